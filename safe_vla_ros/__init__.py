@@ -1,0 +1,1 @@
+"""Pruned vision-language-action policies for ROS 2."""
