@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""MetaWorld on MuJoCo: the simulated arm, collecting, training and closed-loop evaluation."""
