@@ -198,7 +198,7 @@ class SimulatedArm:
             self._renderer = None
 
     def hidden_state(self) -> Float64Array:
-        """Return object and goal position, float64 [6], metres; a teacher may see it, a policy not."""
+        """Return object and goal position, float64 [6], metres: for a teacher, never a policy."""
         objects = np.asarray(self._env._get_pos_objects(), dtype=np.float64)[:3]  # noqa: SLF001
         return np.concatenate([objects, np.asarray(self._env._target_pos)[:3]])  # noqa: SLF001
 

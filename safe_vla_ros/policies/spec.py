@@ -1,0 +1,195 @@
+"""Find a policy's directory and read what it says about itself, without loading weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from safe_vla_ros.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from safe_vla_ros.types import PolicySpec
+
+POLICY_FILE = 'policy.yaml'
+_HUB_REFERENCE = re.compile(r'^hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})$')
+_HUB_PATTERNS = ['*.json', '*.safetensors', '*_checkpoint.pt', 'tokenizer.model', POLICY_FILE]
+
+_LIMITS = ('max_linear_speed', 'max_angular_speed', 'max_linear_accel', 'max_angular_accel')
+_TOP = ('cameras', 'action_period_s', 'execute_steps')
+_GROUPS: dict[str, dict[str, str]] = {
+    'proprio': {'layout': 'proprio_layout'},
+    'action': {
+        'linear_scale_m': 'linear_scale_m',
+        'angular_scale_rad': 'angular_scale_rad',
+        'rotation': 'rotation',
+        'frame': 'frame',
+    },
+    'gripper': {
+        'open_value': 'gripper_open_value',
+        'closed_value': 'gripper_closed_value',
+        'joint_names': 'gripper_joint_names',
+    },
+    'image': {
+        'rotate_180': 'rotate_180',
+        'center_crop': 'center_crop',
+        'jpeg_roundtrip': 'jpeg_roundtrip',
+    },
+}
+_SEQUENCES = {'cameras', 'proprio_layout', 'gripper_joint_names'}
+_OTHER_GROUPS = ('pruning', 'training')
+
+
+def find_policy(reference: str) -> Path:
+    """Return the directory that a reference names.
+
+    Args:
+        reference: A directory, the name of a bundled policy, or ``hf:org/name@<40-hex commit>``;
+            only the last downloads anything, and only data files.
+
+    Returns:
+        A directory that exists.
+
+    Raises:
+        CheckpointError: It names nothing; the message lists what was tried.
+    """
+    if reference.startswith('hf:'):
+        return _download(reference)
+    directory = Path(reference).expanduser()
+    if directory.is_dir():
+        return directory
+    tried = [directory]
+    if re.fullmatch(r'[\w-]+', reference):
+        for root in _model_roots():
+            tried.append(root / reference)
+            if tried[-1].is_dir():
+                return tried[-1]
+    places = ', '.join(str(path) for path in tried)
+    msg = (
+        f'policy {reference!r} is neither a directory, a bundled policy nor '
+        f'hf:org/name@<40-hex commit>; looked at {places}'
+    )
+    raise CheckpointError(msg)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Read ``config.json``.
+
+    Raises:
+        CheckpointError: Missing, not JSON, or not an object.
+    """
+    path = directory / 'config.json'
+    try:
+        config = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        msg = f'{path} is missing: {directory} is not a policy directory'
+        raise CheckpointError(msg) from None
+    except (OSError, ValueError) as error:
+        msg = f'{path} cannot be read as JSON: {error}'
+        raise CheckpointError(msg) from error
+    if not isinstance(config, dict):
+        msg = f'{path} must hold a JSON object, got {type(config).__name__}'
+        raise CheckpointError(msg)
+    return config
+
+
+def apply_policy_file(spec: PolicySpec, directory: Path) -> PolicySpec:
+    """Return the spec with the values of the directory's ``policy.yaml``, if it has one.
+
+    Raises:
+        CheckpointError: The file is not YAML, or holds a key that is not known.
+    """
+    path = directory / POLICY_FILE
+    if not path.exists():
+        return spec
+    content = _read_yaml(path)
+    changes: dict[str, Any] = {}
+    limits: dict[str, float] = {}
+    for key, value in content.items():
+        if key in _TOP:
+            changes[key] = value
+        elif key in _LIMITS:
+            limits[key] = float(value)
+        elif key in _GROUPS:
+            changes.update(_read_group(path, key, value))
+        elif key == 'pruning':
+            changes['pruning'] = _mapping(path, key, value)
+        elif key not in _OTHER_GROUPS:
+            known = ', '.join([*_TOP, *_LIMITS, *_GROUPS, *_OTHER_GROUPS])
+            msg = f'{path}: unknown key {key!r}; known keys: {known}'
+            raise CheckpointError(msg)
+    for name in _SEQUENCES & changes.keys():
+        changes[name] = tuple(str(item) for item in changes[name])
+    return replace(spec, **changes, limits={**spec.limits, **limits})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f'{path} cannot be read as YAML: {error}'
+        raise CheckpointError(msg) from error
+    if not isinstance(content, dict):
+        msg = f'{path} must hold a mapping, got {type(content).__name__}'
+        raise CheckpointError(msg)
+    return content
+
+
+def _read_group(path: Path, key: str, value: object) -> Iterator[tuple[str, Any]]:
+    for name, entry in _mapping(path, key, value).items():
+        if name not in _GROUPS[key]:
+            msg = f'{path}: unknown key {key}.{name}; known: {", ".join(_GROUPS[key])}'
+            raise CheckpointError(msg)
+        yield _GROUPS[key][name], entry
+
+
+def _mapping(path: Path, key: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        msg = f'{path}: {key} must be a mapping, got {type(value).__name__}'
+        raise CheckpointError(msg)
+    return value
+
+
+def _model_roots() -> Iterator[Path]:
+    """Where bundled policies lie: the source tree, an ament prefix, then a plain installation."""
+    yield Path(__file__).resolve().parents[2] / 'models'
+    for prefix in filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)):
+        yield Path(prefix) / 'share' / 'safe_vla_ros' / 'models'
+    yield Path(sys.prefix) / 'share' / 'safe_vla_ros' / 'models'
+    try:
+        files = metadata.files('safe_vla_ros') or []
+    except metadata.PackageNotFoundError:
+        return
+    for file in files:
+        if file.name == 'config.json' and file.parent.parent.name == 'models':
+            yield Path(str(file.locate())).resolve().parents[1]
+
+
+def _download(reference: str) -> Path:
+    match = _HUB_REFERENCE.match(reference)
+    if match is None:
+        msg = f'{reference!r} must be hf:org/name@<40-hex commit>: a branch or tag can change'
+        raise CheckpointError(msg)
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  (only when asked for)
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+    except ImportError as error:
+        msg = f'{reference}: install huggingface_hub to download policies ({error})'
+        raise CheckpointError(msg) from error
+    try:
+        path = snapshot_download(
+            match['repository'], revision=match['revision'], allow_patterns=_HUB_PATTERNS
+        )
+    except (OSError, HfHubHTTPError) as error:
+        msg = f'{reference} cannot be downloaded: {error}'
+        raise CheckpointError(msg) from error
+    return Path(path)
