@@ -71,6 +71,9 @@ class PruningSettings:
         query_rows: ``action`` or ``last``.
         refresh_layer: l_r, 0..K-1; None means K-1.
         forecast_layers: L_D, 0..L-1; empty means the last layer.
+        full_pass_share: Share of the passes that ``random`` leaves unpruned, 0..1; a control with
+            the budget of a method that has key steps.
+        seed: Seed of ``random``.
     """
 
     method: str = 'safe'
@@ -82,6 +85,8 @@ class PruningSettings:
     query_rows: str = 'action'
     refresh_layer: int | None = None
     forecast_layers: tuple[int, ...] = ()
+    full_pass_share: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)
