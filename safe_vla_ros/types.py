@@ -74,6 +74,8 @@ class PruningSettings:
         full_pass_share: Share of the passes that ``random`` leaves unpruned, 0..1; a control with
             the budget of a method that has key steps.
         seed: Seed of ``random``.
+        max_reference_age_s: Age of the saliency reference at which whoever runs the episode clears
+            the memory with ``max_age``, seconds; 0 is off.
     """
 
     method: str = 'safe'
@@ -87,6 +89,7 @@ class PruningSettings:
     forecast_layers: tuple[int, ...] = ()
     full_pass_share: float = 0.0
     seed: int = 0
+    max_reference_age_s: float = 0.0
 
 
 @dataclass(frozen=True)
