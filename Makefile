@@ -1,0 +1,29 @@
+# make demo   drive a simulated robot through ROS 2 with the pruned policy; options in ARGS
+# make test   lint, types, import contract, tests
+# Both do all set-up in .venv on a machine with only Python (3.10 to 3.13) and git.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help demo test lint clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo:
+	@$(PYTHON) tools/prepare.py demo
+	$(BIN)/python -m safe_vla_ros.demo $(ARGS)
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+lint:
+	@$(PYTHON) tools/prepare.py test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf build install log out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,171 @@
+"""Prepare everything that `make demo` and `make test` need, on a machine with only Python and git.
+
+Standard library only. Creates `.venv`, installs this package in it with its extras, and checks for
+the system libraries that headless rendering needs. Run again, it only checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / '.venv'
+OLDEST, NEWEST = (3, 10), (3, 13)
+GL_LIBRARIES = {
+    'libEGL.so.1': 'libegl1',
+    'libOpenGL.so.0': 'libopengl0',
+    'libGL.so.1': 'libgl1',
+}
+GL_DRIVERS = ('libEGL_mesa.so.0', 'libEGL_nvidia.so.0')
+GL_DRIVER_PACKAGES = ('libegl-mesa0', 'libgl1-mesa-dri')
+
+
+def say(text: str) -> None:
+    """Print one sentence of progress at once."""
+    print(text, flush=True)
+
+
+def fail(text: str) -> None:
+    """End with a sentence that says what to do."""
+    say(f'\nerror: {text}')
+    sys.exit(1)
+
+
+def check_python() -> None:
+    """Refuse a Python that the dependencies have no wheels for."""
+    version = sys.version_info[:2]
+    if not OLDEST <= version <= NEWEST:
+        fail(
+            f'this is Python {version[0]}.{version[1]} ({sys.executable}); 3.10 to 3.13 are '
+            'supported. Name another one: make demo PYTHON=python3.12'
+        )
+
+
+def install_with_apt(packages: list[str], why: str) -> None:
+    """Install Debian packages when root, otherwise say how to."""
+    names = ' '.join(packages)
+    command = f'apt-get update && apt-get install -y --no-install-recommends {names}'
+    if shutil.which('apt-get') is None:
+        fail(f'{why}. Install what your system calls {names} and try again.')
+    if os.geteuid() != 0:
+        fail(f'{why}. Run:  sudo sh -c "{command}"')
+    say(f'{why}; installing {names} with apt-get ...')
+    environment = {**os.environ, 'DEBIAN_FRONTEND': 'noninteractive'}
+    for arguments in (
+        ['update', '-qq'],
+        ['install', '-y', '-qq', '--no-install-recommends', *packages],
+    ):
+        done = subprocess.run(
+            ['apt-get', *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            fail(f'apt-get {arguments[0]} failed:\n{done.stderr.strip() or done.stdout.strip()}')
+
+
+def missing_gl_packages() -> list[str]:
+    """Name the Debian packages of the rendering libraries that cannot be loaded."""
+
+    def loads(library: str) -> bool:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            return False
+        return True
+
+    missing = [package for library, package in GL_LIBRARIES.items() if not loads(library)]
+    if not any(loads(driver) for driver in GL_DRIVERS):
+        missing += GL_DRIVER_PACKAGES
+    return missing
+
+
+def check_gl() -> None:
+    """See to it that MuJoCo can render without a display."""
+    why = 'rendering needs EGL and OpenGL libraries that this system lacks'
+    missing = missing_gl_packages()
+    if missing:
+        install_with_apt(missing, why)
+        missing = missing_gl_packages()
+    if missing:
+        fail(f'{why}: {", ".join(missing)} cannot be loaded although apt-get succeeded')
+
+
+def create_venv(python: Path) -> None:
+    """Create `.venv`, with the system's packages where those are a ROS 2 installation's."""
+    if python.exists():
+        return
+    if importlib.util.find_spec('ensurepip') is None:
+        version = f'{sys.version_info.major}.{sys.version_info.minor}'
+        install_with_apt([f'python{version}-venv'], 'this Python cannot make virtual environments')
+    say(f'Creating {VENV.name} with Python {sys.version.split()[0]} ...')
+    flags = ['--system-site-packages'] if has_ros() else []
+    done = subprocess.run(
+        [sys.executable, '-m', 'venv', *flags, str(VENV)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        shutil.rmtree(VENV, ignore_errors=True)
+        fail(f'cannot create {VENV}:\n{done.stdout.strip()}\n{done.stderr.strip()}')
+
+
+def has_ros() -> bool:
+    """Tell whether a ROS 2 installation is sourced: then rclpy comes from it, never from PyPI."""
+    return (
+        bool(os.environ.get('AMENT_PREFIX_PATH')) and importlib.util.find_spec('rclpy') is not None
+    )
+
+
+def pip_install(python: Path, extras: str) -> None:
+    """Install this package, editable, unless nothing changed since the last time."""
+    wanted = hashlib.sha256((ROOT / 'setup.py').read_bytes() + extras.encode()).hexdigest()
+    stamp = VENV / '.prepared'
+    if stamp.exists() and wanted in stamp.read_text(encoding='utf-8').split():
+        return
+    say(
+        f'Installing Python packages ({extras}) into {VENV.name}: torch, transformers, MuJoCo and '
+        'others; several hundred megabytes the first time, some minutes ...'
+    )
+    started = time.monotonic()
+    command = [
+        str(python), '-m', 'pip', 'install', '-qq', '--disable-pip-version-check',
+        '--editable', f'{ROOT}[{extras}]',
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT)
+    while True:
+        try:
+            code = process.wait(timeout=30)
+            break
+        except subprocess.TimeoutExpired:
+            say(f'  ... still installing after {time.monotonic() - started:.0f} s')
+        except KeyboardInterrupt:
+            process.wait(timeout=30)
+            sys.exit(130)
+    if code != 0:
+        fail('pip could not install the packages; its message stands above')
+    with stamp.open('a', encoding='utf-8') as file:
+        file.write(f'{wanted}\n')
+    say(f'Installed in {time.monotonic() - started:.0f} s.')
+
+
+def main() -> None:
+    """Prepare for what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('extra', choices=('demo', 'test'), help='what to prepare for')
+    extra = parser.parse_args().extra
+    check_python()
+    check_gl()
+    python = VENV / 'bin' / 'python'
+    create_venv(python)
+    pip_install(python, extra if has_ros() else f'{extra},ros')
+
+
+if __name__ == '__main__':
+    main()
