@@ -1,0 +1,141 @@
+"""Rules that tie several parameters, or a parameter and the policy, together."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from safe_vla_ros.runtime.parameter_table import PARAMETERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from safe_vla_ros.errors import ParameterError
+    from safe_vla_ros.types import PolicySpec
+
+TOPIC_NAME = re.compile(r'^[A-Za-z_]\w*(/[A-Za-z_]\w*)*$', re.ASCII)
+PROPRIO_PARTS = (
+    'ee_position',
+    'ee_axis_angle',
+    'ee_euler_xyz',
+    'ee_quaternion',
+    'gripper_joints',
+    'zero',
+)
+
+
+def check_combinations(values: Mapping[str, Any], spec: PolicySpec | None) -> None:
+    """Check values, each allowed alone, against each other and against the policy.
+
+    Args:
+        values: Checked values by parameter name; a missing name or None is unset. Without a spec
+            a rule is applied when every parameter it needs is there.
+        spec: What the policy says about itself; None before it is known.
+
+    Raises:
+        ParameterError: A combination is not allowed.
+    """
+    _check_names(values)
+    _check_workspace(values, complete=spec is not None)
+    _check_gripper(values, complete=spec is not None)
+    _check_layers(values, spec.num_layers if spec else None)
+    if spec is not None:
+        _check_chunk(values, spec)
+        _check_cameras(values, spec)
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    cameras = values.get('cameras') or ()
+    for name in cameras:
+        if not TOPIC_NAME.match(name):
+            raise _error(
+                'cameras',
+                values,
+                f'{name!r} is no relative topic name (letters, digits, '
+                'underscores and inner slashes, not starting with a digit)',
+            )
+    if len(set(cameras)) != len(cameras):
+        raise _error('cameras', values, 'names must differ')
+    for part in values.get('proprio.layout') or ():
+        if part not in PROPRIO_PARTS and not re.match(r'^joint:.', part):
+            allowed = PARAMETERS['proprio.layout'].allowed
+            raise _error('proprio.layout', values, f'{part!r} is unknown; known: {allowed}')
+    for name in ('command_frame', 'hardware_id', 'policy', 'pruning.method'):
+        if values.get(name) is not None and not values[name].strip():
+            raise _error(name, values, 'must not be empty')
+
+
+def _check_workspace(values: Mapping[str, Any], *, complete: bool) -> None:
+    lowest, highest = values.get('workspace_min'), values.get('workspace_max')
+    if lowest is not None and highest is not None:
+        if any(low >= high for low, high in zip(lowest, highest, strict=True)):
+            raise _error(
+                'workspace_min',
+                values,
+                f'each number must be below that of workspace_max = {list(highest)}',
+            )
+    elif complete and (lowest is not None or highest is not None):
+        given, other = ('workspace_min', 'workspace_max')[:: 1 if lowest is not None else -1]
+        raise _error(given, values, f'needs {other} too: set both (atomically) or neither')
+
+
+def _check_gripper(values: Mapping[str, Any], *, complete: bool) -> None:
+    opened, closed = values.get('gripper.open_value'), values.get('gripper.closed_value')
+    if opened is not None and opened == closed:
+        raise _error(
+            'gripper.open_value', values, f'must differ from gripper.closed_value = {closed!r}'
+        )
+    layout = values.get('proprio.layout') or ()
+    if complete and 'gripper_joints' in layout and not values.get('gripper.joint_names'):
+        raise _error(
+            'proprio.layout', values, 'holds gripper_joints, so gripper.joint_names must be set'
+        )
+
+
+def _check_layers(values: Mapping[str, Any], num_layers: int | None) -> None:
+    layer, refresh = values.get('pruning.layer'), values.get('pruning.refresh_layer')
+    if num_layers is not None and layer is not None and layer >= num_layers:
+        raise _error(
+            'pruning.layer',
+            values,
+            f'must be 1 to {num_layers - 1}, the decoder has {num_layers} layers',
+        )
+    if layer is not None and refresh is not None and refresh >= layer:
+        raise _error(
+            'pruning.refresh_layer',
+            values,
+            f'must be 0 to {layer - 1}, below pruning.layer = {layer}',
+        )
+    forecast = values.get('pruning.forecast_layers') or ()
+    if len(set(forecast)) != len(forecast):
+        raise _error('pruning.forecast_layers', values, 'layers must differ')
+    if num_layers is not None and any(index >= num_layers for index in forecast):
+        raise _error(
+            'pruning.forecast_layers',
+            values,
+            f'must be 0 to {num_layers - 1}, the decoder has {num_layers} layers',
+        )
+
+
+def _check_chunk(values: Mapping[str, Any], spec: PolicySpec) -> None:
+    for name in ('execute_steps', 'blend_steps'):
+        if values[name] > spec.chunk_size:
+            raise _error(
+                name,
+                values,
+                f'must be 1 to {spec.chunk_size}, the chunk size of policy {spec.name}',
+            )
+
+
+def _check_cameras(values: Mapping[str, Any], spec: PolicySpec) -> None:
+    count = len(values['cameras'])
+    if spec.num_cameras is not None and count != spec.num_cameras:
+        raise _error(
+            'cameras',
+            values,
+            f'policy {spec.name} takes exactly {spec.num_cameras} cameras, {count} are given',
+        )
+
+
+def _error(name: str, values: Mapping[str, Any], what: str) -> ParameterError:
+    return PARAMETERS[name].error(values[name], what)

@@ -1,0 +1,72 @@
+"""Read a robot's ROS 2 parameter file without ROS, for programs that stand in for the node."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from safe_vla_ros.errors import ParameterError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+SECTION = 'ros__parameters'
+
+
+def read_parameter_file(path: Path, node: str = '/pruned_policy') -> dict[str, Any]:
+    """Read the values that a parameter file gives to one node.
+
+    Args:
+        path: YAML as for ``--params-file``: node names or wildcards (``/**``, ``/*/name``) over
+            ``ros__parameters``; later sections win.
+        node: Fully qualified name of the node.
+
+    Returns:
+        Values by parameter name with dots; empty when no section matches.
+
+    Raises:
+        ParameterError: The file cannot be read, is not YAML, or holds no ``ros__parameters``.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f'parameter file {path} cannot be read as YAML: {error}'
+        raise ParameterError(msg) from error
+    sections = list(_sections(content, ''))
+    if not sections:
+        msg = f'parameter file {path} holds no {SECTION}; it must look like /**: {SECTION}: ...'
+        raise ParameterError(msg)
+    values: dict[str, Any] = {}
+    for pattern, section in sections:
+        if _matches(pattern, node):
+            values.update(_flatten(section, ''))
+    return values
+
+
+def _sections(content: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        if key == SECTION:
+            yield path, value or {}
+        else:
+            yield from _sections(value, f'{path}/{str(key).strip("/")}')
+
+
+def _matches(pattern: str, node: str) -> bool:
+    tokens = [re.escape(token) for token in pattern.strip('/').split('/')]
+    regex = ''.join(
+        {r'\*\*': r'(/\w+)*', r'\*': r'/\w+'}.get(token, f'/{token}') for token in tokens
+    )
+    return re.fullmatch(regex, node) is not None
+
+
+def _flatten(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value

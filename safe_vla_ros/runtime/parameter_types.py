@@ -1,0 +1,154 @@
+"""One parameter: what it is, and the check of one value against it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from safe_vla_ros.errors import ParameterError
+
+ELEMENT_TYPES: dict[str, type] = {'string': str, 'bool': bool, 'int': int, 'double': float}
+LARGEST_INT = 2**31 - 1
+
+
+class Change(Enum):
+    """When a parameter may change."""
+
+    READ_ONLY = 'read-only'
+    """Only before the node starts."""
+
+    CONFIGURE = 'before configure'
+    """While the node is unconfigured."""
+
+    DYNAMIC = 'dynamic'
+    """At any time; takes effect between two inferences or at a tick."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the node.
+
+    Attributes:
+        name: ROS name, with dots.
+        type: ``string``, ``bool``, ``int``, ``double``, ``string[]``, ``double[]`` or ``int[]``.
+        description: What it does, in one sentence.
+        default: Value when neither the user nor the policy gives one; None when there is none.
+        own: Where the policy's own value stands in ``PolicySpec`` (``limits.max_linear_speed``);
+            empty when the policy has no say.
+        unit: Unit of the number, empty without one.
+        minimum, maximum: Allowed range, both ends included; None when open.
+        above: Number that the value must exceed, instead of ``minimum``.
+        choices: Allowed strings; empty when any.
+        length: Length of the array when it is set.
+        change: When it may change.
+        range_note: What the range is when it depends on the policy or on other parameters.
+    """
+
+    name: str
+    type: str
+    description: str
+    default: Any = None
+    own: str = ''
+    unit: str = ''
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    length: int | None = None
+    change: Change = Change.CONFIGURE
+    range_note: str = ''
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the value is an array; an empty array means that the parameter is unset."""
+        return self.type.endswith('[]')
+
+    @property
+    def element_type(self) -> str:
+        """Type of the value, or of one element of an array."""
+        return self.type.removesuffix('[]')
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words, for errors and the README."""
+        if self.choices:
+            return ', '.join(self.choices)
+        if self.range_note:
+            return self.range_note
+        unit = f' {self.unit}' if self.unit else ''
+        if self.above is not None:
+            upper = (
+                f' and at most {format_number(self.maximum)}' if self.maximum is not None else ''
+            )
+            return f'above {format_number(self.above)}{upper}{unit}'
+        if self.minimum is not None and self.maximum is not None:
+            return f'{format_number(self.minimum)} to {format_number(self.maximum)}{unit}'
+        if self.minimum is not None:
+            return f'at least {format_number(self.minimum)}{unit}'
+        return {'string': 'text', 'bool': 'true or false', 'int': 'an integer'}.get(
+            self.element_type, f'a finite number{unit}'
+        )
+
+    def check(self, value: Any) -> Any:
+        """Check one value without looking at the others.
+
+        Args:
+            value: What the user or the policy gives; arrays as any sequence. None means unset.
+
+        Returns:
+            The value as str, bool, int, float or a tuple of these; None for None and for an
+            empty array.
+
+        Raises:
+            ParameterError: Wrong type, out of range, not a choice, wrong length.
+        """
+        if value is None:
+            return None
+        if not self.is_array:
+            return self._check_element(value)
+        if isinstance(value, (str, bytes)) or not hasattr(value, '__iter__'):
+            raise self.error(value, f'must be an array of {self.element_type}s')
+        elements = tuple(self._check_element(element) for element in value)
+        if not elements:
+            return None
+        if self.length is not None and len(elements) != self.length:
+            msg = f'has {len(elements)} elements, exactly {self.length} are needed'
+            raise self.error(elements, msg)
+        return elements
+
+    def error(self, value: Any, what: str) -> ParameterError:
+        """Build the error that says which parameter, which value and what is allowed."""
+        shown = repr(list(value)) if isinstance(value, tuple) else repr(value)
+        return ParameterError(f'{self.name} = {shown}: {what}')
+
+    def _check_element(self, value: Any) -> Any:
+        expected = ELEMENT_TYPES[self.element_type]
+        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+            raise self.error(value, f'is an integer, write {value}.0')
+        if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+            got = type(value).__name__
+            raise self.error(value, f'is a {got}, must be a {self.element_type} ({self.allowed})')
+        if expected is bool or self._in_range(value):
+            return value
+        raise self.error(value, f'must be {self._must_be()}')
+
+    def _must_be(self) -> str:
+        return f'one of {self.allowed}' if self.choices else self.allowed
+
+    def _in_range(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return not self.choices or value in self.choices
+        if not math.isfinite(value) or (isinstance(value, int) and abs(value) > LARGEST_INT):
+            return False
+        return (
+            (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+        )
+
+
+def format_number(number: float | None) -> str:
+    """Write a number without a needless fraction."""
+    return '' if number is None else f'{number:g}'

@@ -1,0 +1,213 @@
+"""Parameters are checked whole, against each other and against the policy."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.runtime.parameters import (
+    PARAMETERS,
+    Change,
+    check_values,
+    markdown_table,
+    resolve,
+)
+from safe_vla_ros.types import PolicySpec
+
+SPEC = PolicySpec(
+    name='model',
+    kind='mini',
+    cameras=('corner', 'gripper'),
+    num_cameras=2,
+    chunk_size=8,
+    num_layers=8,
+    action_period_s=0.05,
+    execute_steps=4,
+    proprio_layout=('ee_position', 'gripper_joints'),
+    linear_scale_m=0.04,
+    angular_scale_rad=1.0,
+    rotation='axis_angle',
+    frame='base',
+    gripper_open_value=-1.0,
+    gripper_closed_value=1.0,
+    gripper_joint_names=('left', 'right'),
+    limits={'max_linear_speed': 0.4, 'max_linear_accel': 2},
+    pruning={'layer': 2, 'refresh_threshold': 0.6, 'forecast_layers': [6, 7]},
+)
+
+
+def test_policys_own_value_beats_the_default_and_the_users_beats_both():
+    resolved = resolve({'max_linear_accel': 1.5, 'cameras': ['a', 'b']}, SPEC)
+    assert resolved.control.limits.max_linear_speed == 0.4
+    assert resolved.control.limits.max_linear_accel == 1.5
+    assert resolved.control.limits.max_angular_speed == 0.8
+    assert resolved.policy.cameras == ('a', 'b')
+    assert resolved.pruning.layer == 2
+    assert resolved.pruning.forecast_layers == (6, 7)
+    assert resolved.pruning.keep_ratio == 0.25
+    assert resolved.control.execute_steps == 4
+
+
+def test_every_value_in_force_is_told():
+    values = resolve({}, SPEC).values
+    assert list(values) == list(PARAMETERS)
+    unset = {name for name, value in values.items() if value is None}
+    assert unset == {'workspace_min', 'workspace_max', 'pruning.refresh_layer'}
+
+
+def test_empty_array_means_unset():
+    resolved = resolve({'cameras': [], 'workspace_min': [], 'workspace_max': ()}, SPEC)
+    assert resolved.policy.cameras == ('corner', 'gripper')
+    assert resolved.control.workspace is None
+
+
+def test_whatever_policy_and_user_leave_out_is_named_at_once():
+    bare = PolicySpec('bare', 'openvla_oft', ('cam',), 1, 8, 32, unnorm_keys=('a', 'b'))
+    with pytest.raises(ParameterError) as caught:
+        resolve({}, bare)
+    for name in ('action.linear_scale_m', 'action.rotation', 'gripper.open_value', 'execute_steps'):
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('keys', 'key', 'chosen'), [((), '', ''), (('a',), '', 'a'), (('a', 'b'), 'b', 'b')]
+)
+def test_statistics_are_chosen_when_there_is_no_doubt(keys, key, chosen):
+    spec = dataclasses.replace(SPEC, unnorm_keys=keys)
+    assert resolve({'unnorm_key': key}, spec).policy.unnorm_key == chosen
+
+
+@pytest.mark.parametrize(('keys', 'key'), [((), 'a'), (('a', 'b'), ''), (('a', 'b'), 'c')])
+def test_statistics_that_the_checkpoint_lacks_are_refused(keys, key):
+    with pytest.raises(ParameterError, match='unnorm_key'):
+        resolve({'unnorm_key': key}, dataclasses.replace(SPEC, unnorm_keys=keys))
+
+
+OUT_OF_RANGE = [
+    ('control_rate_hz', 0.5, '1 to 200 Hz'),
+    ('control_rate_hz', 50, 'write 50.0'),
+    ('control_rate_hz', math.nan, '1 to 200 Hz'),
+    ('control_rate_hz', '50', 'must be a double'),
+    ('action_period_s', 0.0, '0.005 to 1 s'),
+    ('execute_steps', 0, '1 to the chunk size'),
+    ('execute_steps', 2.0, 'must be a int'),
+    ('execute_steps', True, 'must be a int'),
+    ('blending', 'linear', 'none, crossfade, ensemble'),
+    ('blend_steps', 0, '1 to the chunk size'),
+    ('observation_timeout_s', 0.0, 'above 0'),
+    ('observation_timeout_s', math.inf, 'above 0'),
+    ('max_consecutive_failures', 21, '1 to 20'),
+    ('max_linear_speed', -0.1, 'above 0'),
+    ('workspace_min', [0.0, 0.0], 'exactly 3'),
+    ('workspace_min', [0.0, 0.0, math.nan], 'each below'),
+    ('workspace_min', 0.0, 'array'),
+    ('pruning.keep_ratio', 0.01, '0.05 to 1'),
+    ('pruning.keep_ratio', 1.5, '0.05 to 1'),
+    ('pruning.fusion_weight', -0.5, '0 to 1'),
+    ('pruning.refresh_threshold', 1.5, '-1 to 1'),
+    ('pruning.layer', 0, '1 to the number'),
+    ('pruning.forecast_layers', [-1], '0 to the number'),
+    ('pruning.forecast_layers', [7, 7], 'differ'),
+    ('pruning.fusion', 'sum', 'paper, reference'),
+    ('saliency.alpha', 1.1, '0 to 1'),
+    ('device', 'tpu', 'auto, cpu, cuda'),
+    ('dry_run', 'yes', 'true or false'),
+    ('cameras', ['a', 'a'], 'differ'),
+    ('cameras', ['/a', 'b'], 'relative topic name'),
+    ('cameras', ['ä', 'b'], 'relative topic name'),
+    ('cameras', 'ab', 'array'),
+    ('proprio.layout', ['elbow'], 'unknown'),
+    ('command_frame', ' ', 'must not be empty'),
+    ('max_linear_sped', 0.1, 'did you mean max_linear_speed'),
+]
+
+
+@pytest.mark.parametrize(('name', 'value', 'allowed'), OUT_OF_RANGE)
+def test_one_bad_value_is_refused_with_its_name_and_what_is_allowed(name, value, allowed):
+    for check in (check_values, lambda values: resolve(values, SPEC)):
+        with pytest.raises(ParameterError) as caught:
+            check({name: value})
+        assert str(caught.value).startswith(name)
+        assert allowed in str(caught.value)
+
+
+BAD_COMBINATIONS = [
+    ({'workspace_min': [0.0, 0.0, 0.0], 'workspace_max': [1.0, 0.0, 1.0]}, 'below'),
+    ({'gripper.open_value': 1.0, 'gripper.closed_value': 1.0}, 'differ'),
+    ({'pruning.layer': 2, 'pruning.refresh_layer': 2}, 'below pruning.layer = 2'),
+]
+BAD_FOR_THE_POLICY = [
+    ({'workspace_min': [0.0, 0.0, 0.0]}, 'needs workspace_max'),
+    ({'workspace_max': [0.0, 0.0, 0.0]}, 'needs workspace_min'),
+    ({'gripper.open_value': 1.0}, 'differ'),
+    ({'pruning.layer': 8}, '1 to 7'),
+    ({'pruning.refresh_layer': 2}, '0 to 1'),
+    ({'pruning.forecast_layers': [8]}, '0 to 7'),
+    ({'execute_steps': 9}, '1 to 8'),
+    ({'blend_steps': 9}, '1 to 8'),
+    ({'cameras': ['a']}, 'exactly 2'),
+    ({'pruning.method': 'magic'}, 'safe, none'),
+]
+
+
+@pytest.mark.parametrize(('values', 'allowed'), BAD_COMBINATIONS)
+def test_bad_combination_is_refused_before_the_policy_is_known(values, allowed):
+    with pytest.raises(ParameterError, match=allowed):
+        check_values(values)
+
+
+@pytest.mark.parametrize(('values', 'allowed'), BAD_COMBINATIONS + BAD_FOR_THE_POLICY)
+def test_bad_combination_is_refused_with_the_policy(values, allowed):
+    with pytest.raises(ParameterError, match=allowed):
+        resolve(values, SPEC, pruner_names=('safe', 'none'))
+
+
+def test_half_of_a_combination_waits_for_the_policy():
+    assert check_values({'workspace_min': [0.0, 0.0, 0.0]}) == {'workspace_min': (0.0, 0.0, 0.0)}
+
+
+def test_gripper_joints_in_the_layout_need_names():
+    with pytest.raises(ParameterError, match=r'gripper\.joint_names'):
+        resolve({}, dataclasses.replace(SPEC, gripper_joint_names=()))
+
+
+def test_bad_value_of_the_policy_names_the_policy():
+    with pytest.raises(ParameterError, match=r'policy model: action\.frame'):
+        resolve({}, dataclasses.replace(SPEC, frame='world'))
+
+
+@settings(max_examples=50)
+@given(
+    st.sampled_from(sorted(PARAMETERS)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.lists(st.floats() | st.integers() | st.text(max_size=5), max_size=4),
+    ),
+)
+def test_any_value_either_resolves_or_is_refused_by_name(name, value):
+    refusal = ''
+    try:
+        resolve({name: value}, SPEC)
+    except ParameterError as error:
+        refusal = str(error)
+    assert not refusal or name in refusal
+
+
+def test_only_policy_and_its_statistics_are_read_only():
+    read_only = {name for name, p in PARAMETERS.items() if p.change is Change.READ_ONLY}
+    assert read_only == {'policy', 'unnorm_key'}
+
+
+def test_table_has_one_row_per_parameter_with_text_in_every_cell():
+    rows = markdown_table().splitlines()[2:]
+    assert len(rows) == len(PARAMETERS)
+    assert all(cell.strip() for row in rows for cell in row.strip('|').split(' | '))
