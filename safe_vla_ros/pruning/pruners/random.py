@@ -1,0 +1,59 @@
+"""A uniformly random subset: the control that every method must beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from safe_vla_ros.pruning.episode import EpisodeState
+from safe_vla_ros.pruning.plan import plan_layers
+from safe_vla_ros.pruning.pruner import PrunerStep, StepInput, StepReport
+from safe_vla_ros.pruning.selection import kept_count
+
+
+class RandomPruner:
+    """Keeps M tokens drawn without replacement.
+
+    A seeded generator advances with every step of an episode. With ``full_pass_share`` that share
+    of the steps, drawn from the same generator, is left unpruned.
+    """
+
+    def begin(self, step: StepInput, episode: EpisodeState) -> PrunerStep:
+        """Draw the subset of this step."""
+        plan_layers(step.settings, step.num_layers)
+        return _RandomStep(step, episode)
+
+
+class _RandomStep:
+    def __init__(self, step: StepInput, episode: EpisodeState) -> None:
+        settings = step.settings
+        total = len(step.tokens)
+        generator = torch.Generator()
+        self._signature = step.signature(settings.seed)
+        if episode.random_state is None or episode.random_seed != settings.seed:
+            generator.manual_seed(settings.seed)
+        else:
+            generator.set_state(episode.random_state)
+        full_pass = torch.rand((), generator=generator).item() < settings.full_pass_share
+        order = torch.randperm(total, generator=generator)
+        count = total if full_pass else kept_count(total, settings.keep_ratio)
+        self._kept = order[:count].sort().values.to(step.tokens.device)
+        self._state = generator.get_state()
+        self._seed = settings.seed
+        self._episode = episode
+        self._total = total
+
+    def rows_at(self, layer: int) -> str | None:  # noqa: ARG002
+        return None
+
+    def observe(self, layer: int, saliency: Tensor) -> None:
+        """Nothing is read."""
+
+    def select(self) -> Tensor | None:
+        return None if len(self._kept) == self._total else self._kept
+
+    def finish(self) -> StepReport:
+        self._episode.random_state = self._state
+        self._episode.random_seed = self._seed
+        self._episode.advance(self._signature)
+        return StepReport()
