@@ -1,0 +1,83 @@
+"""The prompt that OpenVLA was trained with, and its token ids."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from safe_vla_ros.errors import CheckpointError, ObservationError
+
+PROMPT = 'In: What action should the robot take to {instruction}?\nOut:'
+BEGIN_ID = 1
+STOP_ID = 2
+EMPTY_ID = 29871
+"""Llama 2's lone space marker, which training put after ``Out:``."""
+
+
+class PromptEncoder:
+    """Turns an instruction into the ids of the whole prompt; files are read at the first use."""
+
+    def __init__(self, directory: Path, template: str = PROMPT, vocabulary: int = 32064) -> None:
+        """Remember where the tokenizer lies.
+
+        Args:
+            directory: The checkpoint directory, with ``tokenizer.json``.
+            template: Text with ``{instruction}`` in it.
+            vocabulary: Number of rows of the decoder's embedding.
+        """
+        self._path = directory / 'tokenizer.json'
+        self._template = template
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        if not self._path.exists():
+            msg = f'{self._path} is missing; it is needed to encode the instruction'
+            if self._path.with_name('tokenizer.model').exists():
+                msg += ' (tokenizer.model alone is not read: save the fast tokenizer beside it)'
+            raise CheckpointError(msg)
+        try:
+            return Tokenizer.from_file(str(self._path))
+        except Exception as error:  # tokenizers raises plain Exception
+            msg = f'{self._path} is not a tokenizer: {error}'
+            raise CheckpointError(msg) from error
+
+    def check(self) -> None:
+        """Read the tokenizer now.
+
+        Raises:
+            CheckpointError: It is missing, broken, or its ids do not fit the decoder.
+        """
+        highest = max(self._tokenizer.get_vocab().values(), default=0)
+        if highest >= self._vocabulary:
+            msg = f'{self._path} has ids up to {highest}; the decoder embeds {self._vocabulary}'
+            raise CheckpointError(msg)
+
+    def encode(self, instruction: str) -> list[int]:
+        """Return the ids of the prompt: beginning of sequence first, the space marker last.
+
+        Args:
+            instruction: The task in words; lower-cased as in training.
+
+        Raises:
+            CheckpointError: The tokenizer is missing or broken.
+            ObservationError: The instruction has a character that the tokenizer cannot encode.
+        """
+        text = self._template.replace('{instruction}', instruction.lower())
+        ids = list(self._tokenizer.encode(text).ids)
+        if max(ids, default=0) >= self._vocabulary:
+            msg = f'{self._path} gives id {max(ids)}; the decoder embeds {self._vocabulary} tokens'
+            raise CheckpointError(msg)
+        if not ids:
+            msg = f'the tokenizer turned {text!r} into no tokens'
+            raise ObservationError(msg)
+        return complete_prompt(ids)
+
+
+def complete_prompt(ids: list[int]) -> list[int]:
+    """Return the ids with the beginning and the space marker that training always had."""
+    begin = [] if ids[:1] == [BEGIN_ID] else [BEGIN_ID]
+    end = [] if ids[-1:] == [EMPTY_ID] else [EMPTY_ID]
+    return begin + ids + end
