@@ -51,6 +51,7 @@ class ControlSettings:
         starvation_grace_s: How long the last twist is held when the chunk has ended.
         halt_zero_duration_s: How long zeros are published after the arm has decelerated.
         max_consecutive_failures: Inference errors in a row that latch ``failed``.
+        control_rate_hz: Expected rate of ticks; the clock says how long each one really took.
     """
 
     action_period_s: float
@@ -67,3 +68,4 @@ class ControlSettings:
     starvation_grace_s: float = 0.1
     halt_zero_duration_s: float = 0.5
     max_consecutive_failures: int = 3
+    control_rate_hz: float = 50.0
