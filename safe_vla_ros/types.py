@@ -218,6 +218,8 @@ class PolicySettings:
         unnorm_key: Statistics to un-normalise with; empty when the checkpoint holds none.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32`` or ``bfloat16``.
+        action_slice: Read-out of OpenVLA-OFT: ``oft`` or ``shifted`` (one position later); None is
+            the policy's own, else ``oft``.
     """
 
     cameras: tuple[str, ...]
@@ -234,6 +236,7 @@ class PolicySettings:
     unnorm_key: str = ''
     device: str = 'auto'
     dtype: str = 'auto'
+    action_slice: str | None = None
 
 
 @runtime_checkable

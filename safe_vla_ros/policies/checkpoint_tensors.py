@@ -201,7 +201,7 @@ def load_parameters(
         msg = f'nothing in the checkpoint was found for {type(module).__name__}.{name}'
         raise CheckpointError(msg)
     for name, parameter in parameters.items():
-        _check_shape(sources[name], tuple(parameter.shape))
+        check_shape(sources[name], tuple(parameter.shape))
     files: dict[Path, list[str]] = {}
     for name in sorted(parameters, key=lambda name: sources[name].offset):
         files.setdefault(sources[name].path, []).append(name)
@@ -212,7 +212,12 @@ def load_parameters(
                 set_parameter(module, name, tensor)
 
 
-def _check_shape(stored: StoredTensor, expected: tuple[int, ...]) -> None:
+def check_shape(stored: StoredTensor, expected: tuple[int, ...]) -> None:
+    """Refuse a tensor of another shape than the model needs.
+
+    Raises:
+        CheckpointError: It names file, key and both shapes.
+    """
     if stored.shape != expected:
         msg = (
             f'{stored.path}: {stored.key} has shape {list(stored.shape)}, expected {list(expected)}'

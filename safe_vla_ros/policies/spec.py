@@ -46,7 +46,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
 }
 _SEQUENCES = {'cameras', 'proprio_layout', 'gripper_joint_names'}
-_OTHER_GROUPS = ('pruning', 'training')
+_OTHER_GROUPS = ('pruning', 'training', 'openvla')
 
 
 def find_policy(reference: str) -> Path:
@@ -130,6 +130,18 @@ def apply_policy_file(spec: PolicySpec, directory: Path) -> PolicySpec:
     for name in _SEQUENCES & changes.keys():
         changes[name] = tuple(str(item) for item in changes[name])
     return replace(spec, **changes, limits={**spec.limits, **limits})
+
+
+def read_policy_group(directory: Path, group: str) -> Mapping[str, Any]:
+    """Return one group of the directory's ``policy.yaml``; empty where there is none.
+
+    Raises:
+        CheckpointError: The file is not YAML, or the group is not a mapping.
+    """
+    path = directory / POLICY_FILE
+    if not path.exists():
+        return {}
+    return _mapping(path, group, _read_yaml(path).get(group, {}))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,232 @@
+"""What an OpenVLA checkpoint directory says about its model, read without loading weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import LlamaConfig
+
+from safe_vla_ros.errors import CheckpointError
+from safe_vla_ros.policies.checkpoint import Checkpoint, read_json
+from safe_vla_ros.policies.normalization import BOUND_NAMES
+from safe_vla_ros.policies.prompt import PROMPT
+from safe_vla_ros.policies.spec import POLICY_FILE, read_policy_group
+from safe_vla_ros.policies.vision_sizes import (
+    TowerSizes,
+    read_tower_sizes,
+    tower_heads,
+    tower_kind,
+)
+
+ACTION_SLICES = ('oft', 'shifted')
+_TOWER_PREFIXES = ('vision_backbone.featurizer', 'vision_backbone.fused_featurizer')
+_SUPPORTED_RESIZE = 'resize-naive'
+
+
+@dataclass(frozen=True)
+class OpenVlaOptions:
+    """What the files of a checkpoint leave open; the group ``openvla`` of its ``policy.yaml``.
+
+    Attributes:
+        chunk_size: T, actions per chunk; None derives it (``guess_chunk_size``).
+        normalization: ``bounds`` or ``bounds_q99``; None derives it.
+        action_slice: Read-out, ``oft`` (as trained) or ``shifted`` (one position later).
+        decoding: ``parallel`` runs a checkpoint without action head as OpenVLA-OFT with discrete
+            tokens; ``autoregressive`` as OpenVLA.
+        prompt: Text with ``{instruction}`` in it.
+        vision_heads: Attention heads by tower; None takes them from timm_model_ids.
+    """
+
+    chunk_size: int | None = None
+    normalization: str | None = None
+    action_slice: str = 'oft'
+    decoding: str = 'autoregressive'
+    prompt: str = PROMPT
+    vision_heads: tuple[int, ...] | None = None
+
+
+def read_options(directory: Path) -> OpenVlaOptions:
+    """Read the group ``openvla`` of ``policy.yaml``; defaults where there is none.
+
+    Raises:
+        CheckpointError: A key or a value is not allowed.
+    """
+    group = dict(read_policy_group(directory, 'openvla'))
+    where = directory / POLICY_FILE
+    known = [field.name for field in fields(OpenVlaOptions)]
+    for key in group.keys() - set(known):
+        msg = f'{where}: unknown key openvla.{key}; known keys: {", ".join(known)}'
+        raise CheckpointError(msg)
+    heads = group.get('vision_heads')
+    if heads is not None:
+        valid = isinstance(heads, list) and all(isinstance(n, int) and n > 0 for n in heads)
+        _check(valid, where, 'vision_heads', heads, 'a list of positive integers')
+        group['vision_heads'] = tuple(heads)
+    options = OpenVlaOptions(**group)
+    size = options.chunk_size
+    valid = size is None or (isinstance(size, int) and size > 0)
+    _check(valid, where, 'chunk_size', size, 'a positive integer')
+    valid = options.normalization is None or options.normalization in BOUND_NAMES
+    _check(valid, where, 'normalization', options.normalization, ' or '.join(BOUND_NAMES))
+    allowed = ' or '.join(ACTION_SLICES)
+    _check(
+        options.action_slice in ACTION_SLICES, where, 'action_slice', options.action_slice, allowed
+    )
+    ways = ('autoregressive', 'parallel')
+    _check(options.decoding in ways, where, 'decoding', options.decoding, ' or '.join(ways))
+    valid = isinstance(options.prompt, str) and '{instruction}' in options.prompt
+    _check(valid, where, 'prompt', options.prompt, 'a text with {instruction} in it')
+    return options
+
+
+def _check(valid: bool, where: Path, key: str, got: object, allowed: str) -> None:
+    if not valid:
+        msg = f'{where}: openvla.{key} is {got!r}, allowed is {allowed}'
+        raise CheckpointError(msg)
+
+
+@dataclass(frozen=True)
+class NetworkSizes:
+    """Sizes of the network that every OpenVLA checkpoint has.
+
+    Attributes:
+        towers: The vision towers in the order of their features.
+        means, stds: Normalisation of the pixels by tower and channel.
+        projector: Widths from the joined features to the decoder.
+        llama: Configuration of the decoder.
+    """
+
+    towers: tuple[TowerSizes, ...]
+    means: tuple[tuple[float, ...], ...]
+    stds: tuple[tuple[float, ...], ...]
+    projector: tuple[int, ...]
+    llama: LlamaConfig
+
+
+def read_sizes(checkpoint: Checkpoint, heads: Sequence[int] | None = None) -> NetworkSizes:
+    """Read every size from config.json, preprocessor_config.json and the weights' shapes.
+
+    Args:
+        checkpoint: The opened checkpoint.
+        heads: Attention heads by tower; None takes them from ``timm_model_ids``.
+
+    Raises:
+        CheckpointError: Something is missing, contradictory or not supported.
+    """
+    path = checkpoint.path / 'preprocessor_config.json'
+    preprocessor = read_json(path)
+    timm_ids = checkpoint.setting('timm_model_ids')
+    strategy = checkpoint.config.get('image_resize_strategy', _SUPPORTED_RESIZE)
+    if strategy != _SUPPORTED_RESIZE:
+        msg = (
+            f'{checkpoint.path / "config.json"}: image_resize_strategy is {strategy!r}, '
+            f'supported is {_SUPPORTED_RESIZE}'
+        )
+        raise CheckpointError(msg)
+    count = 2 if checkpoint.config.get('use_fused_vision_backbone', len(timm_ids) == 2) else 1
+    sizes = _vectors(preprocessor, path, 'input_sizes', count)
+    heads = tower_heads(timm_ids) if heads is None else heads
+    if len(timm_ids) != count or len(heads) != count:
+        msg = (
+            f'{checkpoint.path}: {count} vision towers need as many timm_model_ids and heads, got '
+            f'{list(timm_ids)} and {list(heads)}'
+        )
+        raise CheckpointError(msg)
+    towers = tuple(
+        read_tower_sizes(
+            checkpoint, _TOWER_PREFIXES[i], tower_kind(timm_ids[i]), heads[i], int(sizes[i][-1])
+        )
+        for i in range(count)
+    )
+    if len({tower.grid for tower in towers}) != 1 or len({s[-1] for s in sizes}) != 1:
+        msg = f'{path}: the towers see images of {sizes} and must see the same patches'
+        raise CheckpointError(msg)
+    return NetworkSizes(
+        towers=towers,
+        means=_vectors(preprocessor, path, 'means', count),
+        stds=_vectors(preprocessor, path, 'stds', count),
+        projector=_projector_widths(checkpoint),
+        llama=_llama_config(checkpoint),
+    )
+
+
+def _vectors(
+    content: Mapping[str, Any], path: Path, key: str, count: int
+) -> tuple[tuple[float, ...], ...]:
+    value = content.get(key)
+    if not isinstance(value, list) or len(value) != count:
+        msg = f'{path}: {key} is {value!r}, allowed is a list of {count}, one per vision tower'
+        raise CheckpointError(msg)
+    for vector in value:
+        numbers = isinstance(vector, list) and all(isinstance(n, (int, float)) for n in vector)
+        if not numbers or len(vector) != 3:
+            msg = f'{path}: {key} holds {vector!r}, allowed are three numbers'
+            raise CheckpointError(msg)
+    return tuple(tuple(vector) for vector in value)
+
+
+def _projector_widths(checkpoint: Checkpoint) -> tuple[int, ...]:
+    widths: list[int] = []
+    for index in (1, 2, 3):
+        if index == 3 and 'projector.fc3.weight' not in checkpoint.tensors:
+            break
+        stored = checkpoint.tensor(f'projector.fc{index}.weight')
+        if len(stored.shape) != 2:
+            msg = f'{stored.path}: {stored.key} has shape {list(stored.shape)}, not a matrix'
+            raise CheckpointError(msg)
+        widths = widths or [stored.shape[1]]
+        widths.append(stored.shape[0])
+    return tuple(widths)
+
+
+def _llama_config(checkpoint: Checkpoint) -> LlamaConfig:
+    """Build the decoder's configuration; what text_config leaves out is LlamaConfig's default."""
+    where = checkpoint.path / 'config.json'
+    text = checkpoint.setting('text_config')
+    if not isinstance(text, dict) or text.get('model_type', 'llama') != 'llama':
+        kind = text.get('model_type') if isinstance(text, dict) else type(text).__name__
+        msg = f'{where}: text_config.model_type is {kind!r}, supported is llama'
+        raise CheckpointError(msg)
+    known = {key: value for key, value in text.items() if key not in ('model_type', 'auto_map')}
+    try:
+        return LlamaConfig(**known)
+    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
+        msg = f'{where}: text_config is not a Llama configuration: {error}'
+        raise CheckpointError(msg) from error
+
+
+def guess_chunk_size(datasets: Sequence[str], action_dim: int, proprio_dim: int | None) -> int:
+    """Return the chunk size that OpenVLA-OFT's training code fixes per robot.
+
+    No file of a checkpoint holds it. ALOHA has 25 actions, Bridge 5, LIBERO 8; names of data sets
+    decide, then the sizes of action and proprioception (14 and 14, 7 and 7, 7 and 8).
+
+    Raises:
+        CheckpointError: Neither says it.
+    """
+    for name, size in (('libero', 8), ('aloha', 25), ('bridge', 5)):
+        if datasets and all(name in dataset.lower() for dataset in datasets):
+            return size
+    by_sizes = {(14, 14): 25, (7, 7): 5, (7, 8): 8}
+    size = by_sizes.get((action_dim, proprio_dim or 0), 0)
+    if not size:
+        msg = (
+            f'the chunk size is not known for {action_dim} action dimensions, '
+            f'{proprio_dim or "no"} proprioception values and data sets {", ".join(datasets)}: '
+            'set openvla.chunk_size in policy.yaml'
+        )
+        raise CheckpointError(msg)
+    return size
+
+
+def guess_normalization(dataset: str, action_dim: int, statistics: Mapping[str, Any]) -> str:
+    """Return ``bounds`` for ALOHA and statistics without quantiles, else ``bounds_q99``."""
+    action = statistics.get('action')
+    quantiles = isinstance(action, Mapping) and 'q01' in action
+    if not quantiles or 'aloha' in dataset.lower() or action_dim == 14:
+        return 'bounds'
+    return 'bounds_q99'
