@@ -1,0 +1,20 @@
+"""Multiply-accumulates against the published figures."""
+
+import pytest
+
+from safe_vla_ros.pruning.flops import decoder_macs, layer_macs
+
+LLAMA_7B = {'layer': 3, 'num_layers': 32, 'width': 4096, 'mlp_width': 11008}
+
+
+@pytest.mark.parametrize(
+    ('full', 'kept', 'tera'),
+    [(605, 605, 4.014), (605, 221, 1.685), (596, 596, 3.953), (596, 596 - 384, 1.625)],
+)
+def test_counts_match_the_published_figures(full, kept, tera):
+    assert decoder_macs(full, kept, **LLAMA_7B) / 1e12 == pytest.approx(tera, abs=5e-4)
+
+
+def test_one_row_over_a_cache_attends_to_all_of_it():
+    assert layer_macs(1, 8, 20, context=100) == 4 * 64 + 2 * 100 * 8 + 3 * 8 * 20
+    assert layer_macs(5, 8, 20, context=5) == layer_macs(5, 8, 20)
