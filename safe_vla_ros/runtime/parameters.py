@@ -241,6 +241,7 @@ def _control_settings(values: Mapping[str, Any]) -> ControlSettings:
         'starvation_grace_s',
         'halt_zero_duration_s',
         'max_consecutive_failures',
+        'control_rate_hz',
     )
     return ControlSettings(
         frame=values['action.frame'],

@@ -42,7 +42,10 @@ SPEC = PolicySpec(
 
 
 def test_policys_own_value_beats_the_default_and_the_users_beats_both():
-    resolved = resolve({'max_linear_accel': 1.5, 'cameras': ['a', 'b']}, SPEC)
+    resolved = resolve(
+        {'max_linear_accel': 1.5, 'cameras': ['a', 'b'], 'control_rate_hz': 20.0}, SPEC
+    )
+    assert resolved.control.control_rate_hz == 20.0
     assert resolved.control.limits.max_linear_speed == 0.4
     assert resolved.control.limits.max_linear_accel == 1.5
     assert resolved.control.limits.max_angular_speed == 0.8
