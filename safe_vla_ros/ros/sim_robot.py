@@ -61,6 +61,7 @@ class SimRobot(Node):
         self._create_publishers()
         self._create_inputs()
         self._instruction_readers = 0
+        self._last_complaint = ('', 0.0)
         self._before = (time.monotonic(), 0, 0, 0)
         self._cameras.start()
         if not self._cameras.prepare(self._arm):
@@ -116,7 +117,7 @@ class SimRobot(Node):
         try:
             velocity = messages.linear_velocity(message, self._base_frame)
         except ObservationError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=THROTTLE_S)
+            self._complain(str(error))
             return
         if messages.turns(message):
             self.get_logger().warning(
@@ -127,12 +128,19 @@ class SimRobot(Node):
 
     def _on_gripper(self, message: Float64) -> None:
         if not 0.0 <= message.data <= 1.0:
-            self.get_logger().error(
-                f'gripper command ignored: got {message.data}, must be 0 (closed) to 1 (open)',
-                throttle_duration_sec=THROTTLE_S,
+            self._complain(
+                f'gripper command ignored: got {message.data}, must be 0 (closed) to 1 (open)'
             )
             return
         self._loop.command_gripper(message.data)
+
+    def _complain(self, complaint: str) -> None:
+        """Log an error, the same one again only after a while."""
+        last, last_s = self._last_complaint
+        now_s = time.monotonic()
+        if complaint != last or now_s - last_s >= THROTTLE_S:
+            self._last_complaint = (complaint, now_s)
+            self.get_logger().error(complaint)
 
     def _on_start_episode(
         self, _request: Trigger.Request, response: Trigger.Response

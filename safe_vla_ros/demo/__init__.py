@@ -1,0 +1,1 @@
+"""The demo: starts a simulated robot and the policy node, runs episodes, sums up."""
