@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 
 from safe_vla_ros.errors import ObservationError, ParameterError
 from safe_vla_ros.ros import sim_robot_messages as messages
+from safe_vla_ros.ros.messages import status_message, time_message
 from safe_vla_ros.ros.sim_robot_cameras import CameraThread
 from safe_vla_ros.ros.sim_robot_loop import EpisodeEvent, RobotLoop, RobotState
 from safe_vla_ros.ros.sim_robot_parameters import SIM_PARAMETERS, declare, loop_settings
@@ -88,11 +89,11 @@ class SimRobot(Node):
 
     def on_clock(self, now_s: float) -> None:
         """Publish simulated time."""
-        self._clock_publisher.publish(Clock(clock=messages.time_message(now_s)))
+        self._clock_publisher.publish(Clock(clock=time_message(now_s)))
 
     def on_state(self, state: RobotState) -> None:
         """Publish pose and joints."""
-        self._pose_publisher.publish(messages.pose_message(state, self._base_frame))
+        self._pose_publisher.publish(messages.ee_pose_message(state, self._base_frame))
         self._joint_publisher.publish(messages.joint_message(state))
 
     def on_capture(self, arm: SimulatedArm, stamp_s: float) -> None:
@@ -213,20 +214,21 @@ class SimRobot(Node):
             'episode_state': event.kind if event else 'none',
         }
         slipped = slips > slips_before
-        status = messages.status_message(
+        status = status_message(
             f'{self.get_fully_qualified_name()}: robot',
-            DiagnosticStatus.WARN if slipped else DiagnosticStatus.OK,
+            1 if slipped else 0,
             'slower than real time' if slipped else 'running',
+            messages.HARDWARE_ID,
             values,
         )
         message = DiagnosticArray(status=[status])
-        message.header.stamp = messages.time_message(self._loop.now_s)
+        message.header.stamp = time_message(self._loop.now_s)
         self._diagnostics_publisher.publish(message)
 
     # Wiring
 
     def _publish_image(self, camera: str, image: UInt8Array, stamp_s: float) -> None:
-        message = messages.image_message(image, stamp_s, f'{camera}_optical_frame')
+        message = messages.camera_message(image, stamp_s, f'{camera}_optical_frame')
         self._image_publishers[camera].publish(message)
 
     def _create_publishers(self) -> None:

@@ -2,59 +2,39 @@
 
 from __future__ import annotations
 
-import array
 import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped
-from sensor_msgs.msg import Image, JointState
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
 
 from safe_vla_ros.errors import ObservationError
+from safe_vla_ros.ros.messages import image_message, pose_message, status_message, time_message
+from safe_vla_ros.runtime.geometry import Pose
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from geometry_msgs.msg import TwistStamped
+    from geometry_msgs.msg import PoseStamped, TwistStamped
+    from sensor_msgs.msg import Image
 
     from safe_vla_ros.ros.sim_robot_loop import EpisodeEvent, RobotState
     from safe_vla_ros.types import Float64Array, UInt8Array
 
+HARDWARE_ID = 'sim'
 STILL_RAD_S = 0.01
 """Angular speed below which a twist counts as a translation."""
 
 
-def time_message(stamp_s: float) -> Time:
-    """Turn seconds into a time message."""
-    nanoseconds = round(stamp_s * 1e9)
-    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+def camera_message(image: UInt8Array, stamp_s: float, frame_id: str) -> Image:
+    """Turn uint8 [H, W, 3] RGB into an ``rgb8`` image of that moment."""
+    return image_message(image, Header(stamp=time_message(stamp_s), frame_id=frame_id))
 
 
-def image_message(image: UInt8Array, stamp_s: float, frame_id: str) -> Image:
-    """Turn uint8 [H, W, 3] RGB into an ``rgb8`` image."""
-    message = Image(height=image.shape[0], width=image.shape[1], encoding='rgb8', is_bigendian=0)
-    message.header.stamp = time_message(stamp_s)
-    message.header.frame_id = frame_id
-    message.step = image.shape[1] * 3
-    data = array.array('B')
-    data.frombytes(image.tobytes())
-    message.data = data
-    return message
-
-
-def pose_message(state: RobotState, frame_id: str) -> PoseStamped:
+def ee_pose_message(state: RobotState, frame_id: str) -> PoseStamped:
     """Tell where the end effector is."""
-    message = PoseStamped()
-    message.header.stamp = time_message(state.stamp_s)
-    message.header.frame_id = frame_id
-    position, orientation = message.pose.position, message.pose.orientation
-    position.x, position.y, position.z = map(float, state.ee_position)
-    orientation.x, orientation.y, orientation.z, orientation.w = map(
-        float, state.ee_quaternion_xyzw
-    )
-    return message
+    pose = Pose(state.ee_position, state.ee_quaternion_xyzw)
+    return pose_message(pose, time_message(state.stamp_s), frame_id)
 
 
 def joint_message(state: RobotState) -> JointState:
@@ -68,7 +48,7 @@ def joint_message(state: RobotState) -> JointState:
 
 def episode_message(event: EpisodeEvent, node_name: str) -> DiagnosticArray:
     """Tell what happened to an episode."""
-    level = DiagnosticStatus.WARN if event.kind in ('timeout', 'aborted') else DiagnosticStatus.OK
+    level = 1 if event.kind in ('timeout', 'aborted') else 0
     values = {
         'episode': str(event.episode),
         'task': event.task,
@@ -76,23 +56,10 @@ def episode_message(event: EpisodeEvent, node_name: str) -> DiagnosticArray:
         'instruction': event.instruction,
         'elapsed_s': f'{event.elapsed_s:.4f}',
     }
-    status = status_message(f'{node_name}: episode', level, event.kind, values)
+    status = status_message(f'{node_name}: episode', level, event.kind, HARDWARE_ID, values)
     message = DiagnosticArray(status=[status])
     message.header.stamp = time_message(event.stamp_s)
     return message
-
-
-def status_message(
-    name: str, level: bytes, message: str, values: Mapping[str, str]
-) -> DiagnosticStatus:
-    """Build one diagnostic status."""
-    return DiagnosticStatus(
-        name=name,
-        level=level,
-        message=message,
-        hardware_id='sim',
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
-    )
 
 
 def linear_velocity(message: TwistStamped, base_frame: str) -> Float64Array:

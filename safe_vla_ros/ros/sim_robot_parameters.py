@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
 from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.ros.parameters import descriptor
 from safe_vla_ros.ros.sim_robot_loop import LoopSettings
 from safe_vla_ros.runtime.parameter_types import LARGEST_INT, Change, Parameter
 from safe_vla_ros.sim.arm import STEP_S
@@ -90,17 +90,16 @@ def declare(node: Node) -> dict[str, Any]:
         The values by name, unchecked but of the declared type.
 
     Raises:
-        ParameterError: A value of another type was given.
+        ParameterError: A value of another type or out of range was given.
     """
     values: dict[str, Any] = {}
     for name, parameter in SIM_PARAMETERS.items():
-        descriptor = ParameterDescriptor(
-            description=parameter.description,
-            additional_constraints=parameter.allowed,
-            read_only=parameter.change is Change.READ_ONLY,
-        )
+        shown = descriptor(parameter)
         try:
-            values[name] = node.declare_parameter(name, parameter.default, descriptor).value
+            values[name] = node.declare_parameter(name, parameter.default, shown).value
+        except InvalidParameterValueException as error:
+            msg = f'{name} must be {parameter.allowed} ({error})'
+            raise ParameterError(msg) from error
         except InvalidParameterTypeException as error:
             msg = f'{error}; write it as {parameter.default!r}'
             raise ParameterError(msg) from error
