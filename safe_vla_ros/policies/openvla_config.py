@@ -230,3 +230,20 @@ def guess_normalization(dataset: str, action_dim: int, statistics: Mapping[str, 
     if not quantiles or 'aloha' in dataset.lower() or action_dim == 14:
         return 'bounds'
     return 'bounds_q99'
+
+
+def read_token_bins(checkpoint: Checkpoint, sizes: NetworkSizes) -> tuple[int, int]:
+    """Return vocabulary without padding and number of bin edges of discrete action tokens.
+
+    Raises:
+        CheckpointError: config.json holds something else than whole numbers.
+    """
+    values = []
+    for key, default in (('pad_to_multiple_of', 64), ('n_action_bins', 256)):
+        value = checkpoint.config.get(key, default)
+        if not isinstance(value, int) or value < 0:
+            where = checkpoint.path / 'config.json'
+            msg = f'{where}: {key} is {value!r}, allowed is a whole number'
+            raise CheckpointError(msg)
+        values.append(value)
+    return sizes.llama.vocab_size - values[0], values[1]

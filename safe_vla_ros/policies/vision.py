@@ -73,6 +73,14 @@ class FusedVision(nn.Module):
         """Side of the input images, pixels."""
         return self.sizes[0].image_size
 
+    def place_buffers(self, device: torch.device) -> None:
+        """Make the buffers that no checkpoint stores, after building on the meta device."""
+        self.pixel_mean, self.pixel_std = self.pixel_mean.to(device), self.pixel_std.to(device)
+        for tower, sizes in zip(self.towers, self.sizes, strict=True):
+            if sizes.kind == SIGLIP:
+                positions = torch.arange(sizes.grid**2, device=device)[None]
+                cast('Any', tower).embeddings.position_ids = positions
+
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise prepared images for every tower.
 
@@ -148,14 +156,8 @@ def load_vision(
         if sizes.kind == DINOV2:
             for name, tensor in _dinov2_embeddings(checkpoint, sizes).items():
                 set_parameter(tower, f'embeddings.{name}', tensor.to(device, dtype))
-        else:
-            embeddings = cast('Any', tower).embeddings
-            embeddings.position_ids = torch.arange(sizes.grid**2, device=device)[None]
         load_parameters(tower, tower_sources(checkpoint, sizes), device=device, dtype=dtype)
-    vision.pixel_mean, vision.pixel_std = (
-        vision.pixel_mean.to(device),
-        vision.pixel_std.to(device),
-    )
+    vision.place_buffers(device)
 
 
 def tower_sources(checkpoint: Checkpoint, sizes: TowerSizes) -> dict[str, StoredTensor]:

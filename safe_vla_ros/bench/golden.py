@@ -1,0 +1,111 @@
+"""Check this project against numbers that the published SAFE-Pruner code computed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from safe_vla_ros.bench.golden_checks import Check, check_set
+from safe_vla_ros.bench.golden_set import read_set
+from safe_vla_ros.errors import SafeVlaError
+
+_DESCRIPTION = """\
+Runs an OpenVLA-OFT checkpoint over recorded inputs and compares every intermediate value with what
+the published SAFE-Pruner code computed for them, in float32 on the CPU: vision features, projected
+patches, un-pruned actions, key steps, matches, forecast, fused score, kept tokens, action states
+and actions. Prints the worst absolute difference of every quantity."""
+
+_EPILOG = """\
+a set is a directory with
+  meta.json             settings (K, r, lambda, gamma, attn_slice, avg_layers, unnorm_key ...)
+  checkpoint/           the official on-disk format, files plain or gzipped (.gz)
+  inputs.npz            pixel_values, input_ids; optional images_u8, proprio_raw, proprio_norm
+  vanilla.npz           un-pruned pass
+  safepruner_paper.npz  the published formula with a memory of visual tokens only
+  debug.npz             optional: vision features and decoder input of step 0
+  bugcase/              optional: replaced .pt files with their own safepruner_paper.npz
+
+limits (absolute): indices and key steps exact; attention, forecast, score and similarity 1e-5;
+patches and hidden states 1e-4; actions 5e-5; normalised inputs 1e-6. A wrong epsilon in a norm or
+a tanh GELU shows at 1e-4 to 9e-4 on the actions.
+
+exit status: 0 all within limits, 1 a quantity is not, 2 a set cannot be read
+
+example: python -m safe_vla_ros.bench.golden test/golden/set1 test/golden/set2"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog='python -m safe_vla_ros.bench.golden',
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('sets', nargs='+', type=Path, metavar='SETDIR', help='golden set to check')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the differences here')
+    parser.add_argument(
+        '--threads', type=int, default=1, help='CPU threads; 1 repeats best (default: %(default)s)'
+    )
+    options = parser.parse_args(arguments)
+    if options.threads < 1:
+        parser.error(f'--threads is {options.threads}, allowed is 1 or more')
+    torch.set_num_threads(options.threads)
+    results: dict[str, list[Check]] = {}
+    unreadable = []
+    for path in options.sets:
+        print(f'{path}')
+        try:
+            results[str(path)] = _report(path)
+        except SafeVlaError as error:
+            unreadable.append(path)
+            print(f'ERROR {path}: {error}', file=sys.stderr)
+    if options.json:
+        options.json.write_text(json.dumps(_as_json(results), indent=1) + '\n', encoding='utf-8')
+    failed = sum(not check.passed for checks in results.values() for check in checks)
+    compared = sum(len(checks) for checks in results.values())
+    print(f'{compared - failed} passed, {failed} failed')
+    if unreadable:
+        return 2
+    return 1 if failed else 0
+
+
+def _report(path: Path) -> list[Check]:
+    checks = []
+    for check in check_set(read_set(path)):
+        checks.append(check)
+        limit = f'{check.limit:.0e}' if check.limit else 'exact'
+        verdict = 'ok' if check.passed else 'FAIL'
+        print(f'  {verdict:4} {check.name:40} worst {check.worst:9.2e}  limit {limit}')
+    for check in checks:
+        if not check.passed:
+            print(
+                f'FAIL set {path}, step {check.step}, {check.name}: '
+                f'difference {check.worst:.3e}, allowed {check.limit:.0e}',
+                file=sys.stderr,
+            )
+    return checks
+
+
+def _as_json(results: dict[str, list[Check]]) -> dict[str, object]:
+    return {
+        path: {
+            check.name: {
+                'worst': check.worst,
+                'limit': check.limit,
+                'step': check.step,
+                'passed': check.passed,
+            }
+            for check in checks
+        }
+        for path, checks in results.items()
+    }
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""OpenVLA checkpoints: one action as seven tokens, decoded one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safe_vla_ros.policies import openvla_oft
+from safe_vla_ros.policies.checkpoint import Checkpoint, open_checkpoint
+from safe_vla_ros.policies.decoder import decode_token, run_decoder
+from safe_vla_ros.policies.device import choose_device, choose_dtype
+from safe_vla_ros.policies.heads import decode_action_tokens
+from safe_vla_ros.policies.openvla_config import (
+    NetworkSizes,
+    OpenVlaOptions,
+    read_options,
+    read_sizes,
+    read_token_bins,
+)
+from safe_vla_ros.policies.openvla_network import OpenVlaNetwork, load_network
+from safe_vla_ros.policies.openvla_policy import (
+    OpenVlaPolicy,
+    Prediction,
+    read_normalizers,
+    refuse_unsupported,
+    tokenizer_of,
+)
+from safe_vla_ros.policies.spec import apply_policy_file
+from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.pruning import EpisodeState
+from safe_vla_ros.types import PolicySettings, PolicySpec, PruningSettings
+
+_PARALLEL = 'parallel'
+
+
+class AutoregressiveModel:
+    """The network decoding action tokens greedily; implements ``openvla_policy.ActionModel``."""
+
+    def __init__(
+        self, network: OpenVlaNetwork, *, action_dim: int, token_bins: tuple[int, int]
+    ) -> None:
+        """Put the parts together; ``load_model`` does that from a directory.
+
+        Args:
+            network: Towers, projector, decoder and lm_head.
+            action_dim: A, tokens per action.
+            token_bins: Vocabulary without padding, and bin edges.
+        """
+        self.network = network
+        self.action_dim = action_dim
+        self.token_bins = token_bins
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        pixels: torch.Tensor,
+        prompt_ids: Sequence[int],
+        proprio: torch.Tensor | None,  # noqa: ARG002  (OpenVLA takes none)
+        *,
+        episode: EpisodeState,
+        pruning: PruningSettings,
+        stamp_s: float,
+    ) -> Prediction:
+        """Prune in the prefill, then decode with the ragged cache; see ``ActionModel``.
+
+        Raises:
+            NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
+            ObservationError: The prompt is too long for the decoder.
+        """
+        network = self.network
+        watch = Stopwatch(network.device)
+        with watch.stage('encode'):
+            with watch.stage('vision'):
+                features = network.vision(pixels)
+            with watch.stage('projector'):
+                visual = network.projector(features).flatten(0, 1)
+        sequence = network.assemble(visual, prompt_ids)
+        output = run_decoder(
+            network.decoder,
+            sequence.embeddings,
+            visual=sequence.visual,
+            action_rows=sequence.action_rows,
+            last_row=sequence.last_row,
+            tokens_per_camera=(len(visual) // len(pixels),) * len(pixels),
+            causal=True,
+            episode=episode,
+            settings=pruning,
+            stamp_s=stamp_s,
+            use_cache=True,
+        )
+        with watch.stage('generate'):
+            states = self._generate(output.rows(sequence.action_rows), output.length, output.cache)
+        with watch.stage('head'):
+            tokens = network.predict_tokens(states)
+            actions = decode_action_tokens(tokens, *self.token_bins)[None]
+        return Prediction(actions, states, output, watch)
+
+    def _generate(self, state: torch.Tensor, length: int, cache: Any) -> torch.Tensor:
+        """Return the final hidden states [A, D] from which the tokens are read."""
+        states = [state[0, -1:]]
+        for step in range(self.action_dim - 1):
+            token = self.network.predict_tokens(states[-1])
+            embedding = self.network.decoder.embed_tokens(token)[None]
+            state = decode_token(
+                self.network.decoder, embedding, position=length + step, cache=cache
+            )
+            states.append(state[0])
+        return torch.cat(states)
+
+
+def read_spec(path: Path) -> PolicySpec:
+    """Read what an OpenVLA directory says about itself; no weights are loaded.
+
+    Args:
+        path: The checkpoint directory.
+
+    Raises:
+        CheckpointError: Something is missing or wrong; the message names file and key.
+    """
+    options = read_options(path)
+    if options.decoding == _PARALLEL:
+        return openvla_oft.read_spec(path)
+    refuse_unsupported(path)
+    checkpoint = open_checkpoint(path)
+    return _spec(checkpoint, read_sizes(checkpoint, options.vision_heads))
+
+
+def _spec(checkpoint: Checkpoint, sizes: NetworkSizes) -> PolicySpec:
+    spec = PolicySpec(
+        name=checkpoint.path.name,
+        kind='openvla',
+        cameras=(),
+        num_cameras=1,
+        chunk_size=1,
+        num_layers=sizes.llama.num_hidden_layers,
+        execute_steps=1,
+        unnorm_keys=tuple(checkpoint.statistics()),
+    )
+    return apply_policy_file(spec, checkpoint.path)
+
+
+def load(path: Path, settings: PolicySettings) -> OpenVlaPolicy:
+    """Load an OpenVLA directory as a policy.
+
+    Everything small is checked before the large weights are read.
+
+    Args:
+        path: The checkpoint directory.
+        settings: Complete settings.
+
+    Raises:
+        CheckpointError: Something is missing or wrong; the message names file and key.
+        ParameterError: Device or dtype cannot be had.
+    """
+    options = read_options(path)
+    if options.decoding == _PARALLEL:
+        return openvla_oft.load(path, settings)
+    refuse_unsupported(path)
+    checkpoint = open_checkpoint(path)
+    sizes = read_sizes(checkpoint, options.vision_heads)
+    encoder = tokenizer_of(path, options.prompt, sizes.llama.vocab_size)
+
+    def normalization(name: str, content: Mapping[str, Any]) -> str:  # noqa: ARG001
+        return options.normalization or 'bounds_q99'
+
+    normalizers = read_normalizers(
+        checkpoint.statistics(),
+        settings.unnorm_key,
+        normalization=normalization,
+        where=path,
+        proprio=False,
+        epsilon=0.0,
+    )
+    return OpenVlaPolicy(
+        _spec(checkpoint, sizes),
+        settings,
+        normalizers,
+        encoder.encode,
+        lambda: load_model(
+            path,
+            options,
+            action_dim=len(normalizers.actions),
+            device=settings.device,
+            dtype=settings.dtype,
+        ),
+    )
+
+
+def load_model(
+    path: Path,
+    options: OpenVlaOptions | None = None,
+    *,
+    action_dim: int = 7,
+    device: str = 'auto',
+    dtype: str = 'auto',
+) -> AutoregressiveModel:
+    """Load the network; neither tokenizer nor statistics are needed.
+
+    Args:
+        path: The checkpoint directory.
+        options: What its files leave open; read from ``policy.yaml`` when None.
+        action_dim: A, tokens per action.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        dtype: ``auto``, ``float32`` or ``bfloat16``; auto keeps the checkpoint's on the CPU.
+
+    Raises:
+        CheckpointError: Something is missing or wrong; the message names file and key.
+        ParameterError: Device or dtype cannot be had.
+    """
+    checkpoint = open_checkpoint(path)
+    options = read_options(path) if options is None else options
+    sizes = read_sizes(checkpoint, options.vision_heads)
+    place = choose_device(device)
+    stored = checkpoint.tensor('language_model.model.norm.weight').dtype
+    network = load_network(
+        checkpoint,
+        sizes,
+        with_lm_head=True,
+        device=place,
+        dtype=choose_dtype(dtype, place, stored),
+    )
+    return AutoregressiveModel(
+        network, action_dim=action_dim, token_bins=read_token_bins(checkpoint, sizes)
+    )
