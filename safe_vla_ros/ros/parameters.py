@@ -1,0 +1,213 @@
+"""The node's parameters: declared from the table, checked whole, never applied by halves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.parameter import Parameter as RosParameter
+
+from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.runtime.parameter_types import LARGEST_INT
+from safe_vla_ros.runtime.parameters import (
+    PARAMETERS,
+    Change,
+    Parameter,
+    Resolved,
+    check_values,
+    resolve,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from rclpy.node import Node
+
+    from safe_vla_ros.types import PolicySpec
+
+LARGEST_DOUBLE = 1e9
+_ROS_TYPES = {
+    'string': RosParameter.Type.STRING,
+    'bool': RosParameter.Type.BOOL,
+    'int': RosParameter.Type.INTEGER,
+    'double': RosParameter.Type.DOUBLE,
+    'string[]': RosParameter.Type.STRING_ARRAY,
+    'double[]': RosParameter.Type.DOUBLE_ARRAY,
+    'int[]': RosParameter.Type.INTEGER_ARRAY,
+}
+
+
+class NodeParameters:
+    """Declares the table on a node and guards every change.
+
+    A parameter whose value comes from the policy shows it from configure on, but stays the
+    policy's own until somebody sets it.
+
+    Attributes:
+        refusals: Why values given at the start cannot be used, by parameter name.
+    """
+
+    def __init__(self, node: Node, on_change: Callable[[Resolved], None]) -> None:
+        """Declare every parameter.
+
+        Args:
+            node: Whose parameters these are.
+            on_change: Called after dynamic parameters have changed while the node is configured.
+        """
+        self._node = node
+        self._on_change = on_change
+        self._explicit: dict[str, Any] = {}
+        self._spec: PolicySpec | None = None
+        self._in_force: Resolved | None = None
+        self._pruner_names: Collection[str] = ()
+        self._pending: tuple[dict[str, Any], Resolved | None] | None = None
+        self._filling = False
+        self.refusals: dict[str, str] = {}
+        for parameter in PARAMETERS.values():
+            self._declare(parameter)
+        node.add_on_set_parameters_callback(self._check)
+        node.add_post_set_parameters_callback(self._accept)
+
+    @property
+    def policy(self) -> str:
+        """The reference of the policy to load.
+
+        Raises:
+            ParameterError: What was given for it cannot be used.
+        """
+        if 'policy' in self.refusals:
+            raise ParameterError(self.refusals['policy'])
+        return str(self._explicit.get('policy', PARAMETERS['policy'].default))
+
+    def configure(self, spec: PolicySpec, pruner_names: Collection[str]) -> Resolved:
+        """Resolve what was given with the policy, and show what is in force.
+
+        From now on changes are checked with this policy, until ``release``.
+
+        Raises:
+            ParameterError: A value or a combination is not allowed, or something is missing.
+        """
+        if self.refusals:
+            raise ParameterError('; '.join(self.refusals.values()))
+        resolved = resolve(self._explicit, spec, pruner_names=pruner_names)
+        self._fill_in(resolved)
+        self._spec, self._pruner_names, self._in_force = spec, pruner_names, resolved
+        return resolved
+
+    def release(self) -> None:
+        """Forget the policy: every parameter that is not read-only may change again."""
+        self._spec = self._in_force = None
+
+    def explain(self, changes: list[RosParameter]) -> str:
+        """Say in our own words why changes are refused; empty when the table does not object."""
+        result = self._check(changes)
+        self._pending = None
+        return str(result.reason)
+
+    def _declare(self, parameter: Parameter) -> None:
+        """Declare one parameter; a value of the wrong type must not end the process."""
+        name, value = parameter.name, parameter.default
+        anything = ParameterDescriptor(dynamic_typing=True)
+        given = self._node.declare_parameter(name, None, anything).value
+        self._node.undeclare_parameter(name)
+        try:
+            checked = parameter.check(given)
+        except ParameterError as error:
+            self.refusals[name] = str(error)
+        else:
+            if checked is not None:
+                self._explicit[name] = value = checked
+        shown = descriptor(parameter)
+        if value is not None:
+            value = list(value) if parameter.is_array else value
+            self._node.declare_parameter(name, value, shown, ignore_override=True)
+            return
+        ros_type = _ROS_TYPES[parameter.type]
+        self._node.declare_parameter(name, ros_type, shown, ignore_override=True)
+        if parameter.is_array:
+            self._node.set_parameters([RosParameter(name, ros_type, [])])
+
+    def _check(self, changes: list[RosParameter]) -> SetParametersResult:
+        self._pending = None
+        if self._filling:
+            return SetParametersResult(successful=True)
+        try:
+            given = {
+                change.name: PARAMETERS[change.name].check(change.value)
+                for change in changes
+                if change.name in PARAMETERS
+            }
+            if given:
+                self._pending = self._candidate(given)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _candidate(self, given: dict[str, Any]) -> tuple[dict[str, Any], Resolved | None]:
+        explicit = {**self._explicit, **given}
+        explicit = {name: value for name, value in explicit.items() if value is not None}
+        if self._spec is None or self._in_force is None:
+            check_values(explicit)
+            return explicit, None
+        resolved = resolve(explicit, self._spec, pruner_names=self._pruner_names)
+        for name, value in given.items():
+            fixed = PARAMETERS[name].change is not Change.DYNAMIC
+            if fixed and resolved.values[name] != self._in_force.values[name]:
+                what = 'can change only while the node is unconfigured (cleanup it first)'
+                raise PARAMETERS[name].error(value, what)
+        return explicit, resolved
+
+    def _accept(self, changes: list[RosParameter]) -> None:
+        if self._pending is None:
+            return
+        self._explicit, resolved = self._pending
+        self._pending = None
+        for change in changes:
+            self.refusals.pop(change.name, None)
+        if resolved is not None:
+            self._in_force = resolved
+            self._on_change(resolved)
+
+    def _fill_in(self, resolved: Resolved) -> None:
+        shown = [
+            RosParameter(
+                name, _ROS_TYPES[parameter.type], list(value) if parameter.is_array else value
+            )
+            for name, parameter in PARAMETERS.items()
+            if (value := resolved.values[name]) is not None
+            and name not in self._explicit
+            and parameter.change is not Change.READ_ONLY
+        ]
+        self._filling = True
+        try:
+            self._node.set_parameters_atomically(shown)
+        finally:
+            self._filling = False
+
+
+def descriptor(parameter: Parameter) -> ParameterDescriptor:
+    """Describe a parameter to ROS tools: description with unit, range, read-only."""
+    unit = f' [{parameter.unit}]' if parameter.unit else ''
+    shown = ParameterDescriptor(
+        description=parameter.description + unit,
+        additional_constraints=f'{parameter.allowed}; changes: {parameter.change.value}',
+        read_only=parameter.change is Change.READ_ONLY,
+    )
+    lowest = parameter.minimum if parameter.above is None else parameter.above
+    if lowest is None or parameter.is_array:
+        return shown
+    highest = parameter.maximum
+    if parameter.type == 'int':
+        highest = LARGEST_INT if highest is None else int(highest)
+        shown.integer_range = [IntegerRange(from_value=int(lowest), to_value=highest)]
+    else:
+        highest = LARGEST_DOUBLE if highest is None else float(highest)
+        shown.floating_point_range = [
+            FloatingPointRange(from_value=float(lowest), to_value=highest)
+        ]
+    return shown
