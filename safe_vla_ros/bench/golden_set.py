@@ -82,9 +82,8 @@ class GoldenSet:
 
     def query_rows(self) -> slice:
         """Return the set's ``attn_slice`` as a slice of the sequence."""
-        parts = [
-            int(part) if part else None for part in str(self.settings['attn_slice']).split(':')
-        ]
+        text = str(self.settings['attn_slice'])
+        parts = [int(part) if part else None for part in text.split(':')]
         if len(parts) == 1 and parts[0] is not None:
             return slice(parts[0], parts[0] + 1 or None)
         return slice(*parts)
@@ -209,8 +208,9 @@ class GoldenRunner:
 
     def pixels(self, step: int) -> torch.Tensor:
         """Return pixel values [C, 3 * towers, S, S] of a step."""
-        values = torch.from_numpy(self._golden.inputs['pixel_values'][step])
-        return values.unflatten(0, (-1, 3 * len(self.model.network.vision.sizes)))
+        values: torch.Tensor = torch.from_numpy(self._golden.inputs['pixel_values'][step])
+        channels = 3 * len(self.model.network.vision.sizes)
+        return values.reshape(-1, channels, *values.shape[-2:])
 
     def prepared_pixels(self, step: int) -> NDArray[Any]:
         """Return this project's pixel values of the set's images, shaped as in the set."""
