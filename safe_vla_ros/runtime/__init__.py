@@ -1,1 +1,25 @@
-"""Placeholder."""
+"""What a robot needs around a policy, without ROS and without torch."""
+
+from safe_vla_ros.runtime.clocks import ManualClock, SteadyClock
+from safe_vla_ros.runtime.controller import Command, RuntimeState
+from safe_vla_ros.runtime.geometry import Pose
+from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport
+from safe_vla_ros.runtime.runtime import PolicyRuntime
+from safe_vla_ros.runtime.settings import ControlSettings, MotionLimits, Workspace
+from safe_vla_ros.runtime.statistics import RuntimeStatistics
+
+__all__ = [
+    'Command',
+    'ControlSettings',
+    'InferenceJob',
+    'InferenceOutcome',
+    'InferenceReport',
+    'ManualClock',
+    'MotionLimits',
+    'PolicyRuntime',
+    'Pose',
+    'RuntimeState',
+    'RuntimeStatistics',
+    'SteadyClock',
+    'Workspace',
+]

@@ -1,0 +1,165 @@
+"""A plan: the end effector's twist as a function of action time."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+
+from safe_vla_ros.types import ActionChunk, Float64Array
+
+ENSEMBLE_DECAY = 0.01
+
+
+class Plan:
+    """Twist over action time, linear between knots; beyond its end the last twist goes on.
+
+    Action time is the time that actions have been played, in seconds, and stands still while
+    nothing is played. A twist is float64 [6]: m/s, then rad/s.
+    """
+
+    def __init__(self, knots: Float64Array, first: Float64Array, last: Float64Array) -> None:
+        """Make a plan of n segments.
+
+        Args:
+            knots: Increasing action times, float64 [n + 1], seconds.
+            first: Twist at the beginning of each segment, float64 [n, 6].
+            last: Twist at the end of each segment, float64 [n, 6].
+        """
+        lengths = np.diff(knots)[:, None]
+        self._knots: list[float] = knots.tolist()
+        self._first = first
+        self._last = last
+        self._slope = (last - first) / lengths
+        self._displacement = np.zeros((len(knots), 6))
+        np.cumsum((first + last) * (lengths / 2), axis=0, out=self._displacement[1:])
+
+    @classmethod
+    def from_chunk(cls, chunk: ActionChunk, *, origin_s: float, period_s: float) -> Plan:
+        """Return the chunk's own plan: each action moves by its displacement during one period."""
+        knots = origin_s + period_s * np.arange(len(chunk) + 1, dtype=np.float64)
+        twists = np.hstack([chunk.translation_m, chunk.rotation_rad]) / period_s
+        return cls(knots, twists, twists)
+
+    @property
+    def start_s(self) -> float:
+        """Action time at which the plan begins, seconds."""
+        return self._knots[0]
+
+    @property
+    def end_s(self) -> float:
+        """Action time at which the plan ends, seconds."""
+        return self._knots[-1]
+
+    def twist_at(self, action_time_s: float) -> Float64Array:
+        """Return the planned twist [6] just after an action time."""
+        if action_time_s >= self.end_s:
+            return np.asarray(self._last[-1])
+        index = max(0, bisect_right(self._knots, action_time_s) - 1)
+        offset = action_time_s - self._knots[index]
+        return np.asarray(self._first[index] + self._slope[index] * offset)
+
+    def displacement_at(self, action_time_s: float) -> Float64Array:
+        """Return the displacement [6], metres and radians, planned from the start to a time."""
+        if action_time_s >= self.end_s:
+            held = self._last[-1] * (action_time_s - self.end_s)
+            return np.asarray(self._displacement[-1] + held)
+        index = max(0, bisect_right(self._knots, action_time_s) - 1)
+        offset = action_time_s - self._knots[index]
+        twist = self._first[index] + self._slope[index] * (offset / 2)
+        return np.asarray(self._displacement[index] + twist * offset)
+
+    def knots_between(self, start_s: float, end_s: float) -> list[float]:
+        """Return the knots strictly between two action times."""
+        return [knot for knot in self._knots if start_s < knot < end_s]
+
+    def _segments(self, knots: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Return the twist at both ends of every segment of a finer division, [n, 6] each."""
+        middles = (knots[:-1] + knots[1:]) / 2
+        index = np.searchsorted(self._knots, middles, side='right') - 1
+        inside = np.clip(index, 0, len(self._first) - 1)
+        base = np.asarray(self._knots)[inside]
+        first = self._first[inside] + self._slope[inside] * (knots[:-1] - base)[:, None]
+        last = self._first[inside] + self._slope[inside] * (knots[1:] - base)[:, None]
+        beyond = index >= len(self._first)
+        first[beyond] = last[beyond] = self._last[-1]
+        return first, last
+
+
+def switch(new: Plan, *, start_s: float) -> Plan:
+    """Return the new plan from an action time on."""
+    knots = np.array([start_s, *new.knots_between(start_s, new.end_s), new.end_s])
+    return Plan(knots, *new._segments(knots))  # noqa: SLF001
+
+
+def crossfade(old: Plan, new: Plan, *, start_s: float, length_s: float) -> Plan:
+    """Mix two plans linearly at equal action time, then follow the new one.
+
+    The fade is shortened to what both plans still have, so that nothing is mixed with a plan that
+    has ended.
+
+    Args:
+        old: The plan being played.
+        new: The plan that takes over; must end after ``start_s``.
+        start_s: Action time of the first difference from ``old``, seconds.
+        length_s: Action time after which only ``new`` counts, seconds.
+    """
+    fade_end = min(start_s + length_s, old.end_s, new.end_s)
+    if fade_end - start_s < 1e-9:
+        return switch(new, start_s=start_s)
+    times = {start_s, fade_end, new.end_s}
+    times.update(new.knots_between(start_s, new.end_s))
+    times.update(old.knots_between(start_s, fade_end))
+    knots = _without_slivers(times)
+    old_first, old_last = old._segments(knots)  # noqa: SLF001
+    new_first, new_last = new._segments(knots)  # noqa: SLF001
+    weight = np.clip((knots - start_s) / (fade_end - start_s), 0.0, 1.0)[:, None]
+    first = old_first + weight[:-1] * (new_first - old_first)
+    last = old_last + weight[1:] * (new_last - old_last)
+    return Plan(knots, first, last)
+
+
+def ensemble(plans: Sequence[Plan], *, start_s: float) -> Plan:
+    """Average all plans that are live at an action time, with weights exp(-0.01 i).
+
+    i = 0 is the oldest (temporal ensembling of ACT, arXiv 2304.13705, section IV).
+
+    Args:
+        plans: Oldest first; at least one must end after ``start_s``.
+        start_s: Action time at which the result begins, seconds.
+    """
+    end_s = max(plan.end_s for plan in plans)
+    times = {start_s, end_s}
+    for plan in plans:
+        times.update(plan.knots_between(start_s, end_s))
+        if start_s < plan.end_s:
+            times.add(plan.end_s)
+    knots = _without_slivers(times)
+    middles = (knots[:-1] + knots[1:]) / 2
+    first = np.zeros((len(middles), 6))
+    last = np.zeros((len(middles), 6))
+    total = np.zeros((len(middles), 1))
+    for age, weight in enumerate(ensemble_weights(len(plans))):
+        plan = plans[age]
+        live = ((middles >= plan.start_s) & (middles < plan.end_s))[:, None] * weight
+        plan_first, plan_last = plan._segments(knots)  # noqa: SLF001
+        first += live * plan_first
+        last += live * plan_last
+        total += live
+    return Plan(knots, first / total, last / total)
+
+
+def ensemble_weights(count: int) -> Float64Array:
+    """Return the weights exp(-0.01 i) of ``count`` predictions, oldest first."""
+    return np.asarray(np.exp(-ENSEMBLE_DECAY * np.arange(count)))
+
+
+def _without_slivers(times: set[float]) -> Float64Array:
+    """Return the times in order without neighbours closer than rounding can tell apart."""
+    ordered = sorted(times)
+    kept = [ordered[0]]
+    for time in ordered[1:-1]:
+        if time - kept[-1] > 1e-9 and ordered[-1] - time > 1e-9:
+            kept.append(time)
+    return np.array([*kept, ordered[-1]])
