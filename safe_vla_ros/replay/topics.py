@@ -173,9 +173,9 @@ class _Search:
 
     def find_camera(self, camera: str) -> None:
         if camera in self.wanted.overrides:
-            topic = self.wanted.overrides[camera]
-            types = (COMPRESSED, IMAGE) if topic.endswith('/compressed') else (IMAGE, COMPRESSED)
-            self._take('image', camera, topic, types, required=True)
+            chosen = self.wanted.overrides[camera]
+            types = (COMPRESSED, IMAGE) if chosen.endswith('/compressed') else (IMAGE, COMPRESSED)
+            self._take('image', camera, chosen, types, required=True)
             return
         raw, compressed = f'{camera}/image_raw', f'{camera}/image_raw/compressed'
         choices = [(raw, IMAGE), (compressed, COMPRESSED)]

@@ -1,0 +1,99 @@
+"""The stream of commands: how smooth it is, and how far from what was recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from safe_vla_ros.replay.tally import Tally
+    from safe_vla_ros.runtime.controller import Command
+    from safe_vla_ros.types import Float64Array
+
+MOVING_M_S = 0.005
+"""Slower than this counts as standing: directions of noise are not compared."""
+
+RECORDED_TIMEOUT_S = 0.2
+"""A recorded command is in force no longer than this."""
+
+
+class Smoothness:
+    """Acceleration, jerk and reversals of the commanded linear velocity.
+
+    Tallied: ``acceleration_m_s2``, ``jerk_m_s3`` and the counts ``reversals`` and ``motion_s``.
+    """
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
+        self._velocity: Float64Array | None = None
+        self._acceleration: Float64Array | None = None
+
+    def add(self, command: Command | None, tally: Tally) -> None:
+        """Add one tick's command; None, silence, separates motions."""
+        if command is None:
+            self._velocity = self._acceleration = None
+            return
+        velocity = command.linear_m_s
+        if self._velocity is not None:
+            acceleration = (velocity - self._velocity) / self._period_s
+            tally.add('acceleration_m_s2', float(np.linalg.norm(acceleration)))
+            if self._acceleration is not None:
+                jerk = (acceleration - self._acceleration) / self._period_s
+                tally.add('jerk_m_s3', float(np.linalg.norm(jerk)))
+            if _opposed(velocity, self._velocity):
+                tally.count('reversals')
+            self._acceleration = acceleration
+        tally.count('motion_s', self._period_s)
+        self._velocity = velocity
+
+
+class Agreement:
+    """Commands of the replay against those in the bag, at the same time.
+
+    Tallied: ``recorded/linear_m_s`` and ``recorded/angular_rad_s`` (length of the difference),
+    ``recorded/direction`` (cosine, where both move), ``recorded/gripper`` (difference of openings),
+    and the counts ``recorded/ticks`` and ``recorded/only_recorded`` (the bag moves, the replay is
+    silent).
+    """
+
+    def __init__(self) -> None:
+        self._twist: tuple[float, Float64Array, Float64Array] | None = None
+        self._opening: float | None = None
+        self._commanded_opening: float | None = None
+
+    def record_twist(self, time_s: float, linear: Float64Array, angular: Float64Array) -> None:
+        """Note a recorded twist, float64 [3] each, m/s and rad/s."""
+        self._twist = (time_s, linear, angular)
+
+    def record_gripper(self, opening: float) -> None:
+        """Note a recorded opening, 0..1; it holds until the next."""
+        self._opening = opening
+
+    def compare(self, time_s: float, command: Command | None, tally: Tally) -> None:
+        """Compare one tick's command with what is in force in the bag."""
+        if command is not None and command.gripper is not None:
+            self._commanded_opening = command.gripper
+        if self._twist is None or time_s - self._twist[0] > RECORDED_TIMEOUT_S:
+            return
+        _, linear, angular = self._twist
+        moves = float(np.linalg.norm(linear)) > MOVING_M_S
+        if command is None:
+            if moves:
+                tally.count('recorded/only_recorded')
+            return
+        tally.count('recorded/ticks')
+        tally.add('recorded/linear_m_s', float(np.linalg.norm(command.linear_m_s - linear)))
+        tally.add('recorded/angular_rad_s', float(np.linalg.norm(command.angular_rad_s - angular)))
+        speed = float(np.linalg.norm(command.linear_m_s))
+        if moves and speed > MOVING_M_S:
+            cosine = float(command.linear_m_s @ linear) / (speed * float(np.linalg.norm(linear)))
+            tally.add('recorded/direction', cosine)
+        if self._opening is not None and self._commanded_opening is not None:
+            tally.add('recorded/gripper', abs(self._commanded_opening - self._opening))
+
+
+def _opposed(now: Float64Array, before: Float64Array) -> bool:
+    if min(np.linalg.norm(now), np.linalg.norm(before)) < MOVING_M_S:
+        return False
+    return bool(now @ before < 0)

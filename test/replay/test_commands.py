@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from safe_vla_ros.replay.commands import Agreement, Smoothness
+from safe_vla_ros.replay.tally import Tally
+from safe_vla_ros.runtime.controller import Command
+
+ZERO = np.zeros(3)
+
+
+def command(x=0.0, gripper=None):
+    return Command(np.array([x, 0.0, 0.0]), ZERO, None, gripper)
+
+
+def test_constant_velocity_is_perfectly_smooth():
+    tally, smoothness = Tally(), Smoothness(0.02)
+    for _ in range(10):
+        smoothness.add(command(0.1), tally)
+    assert tally.get('acceleration_m_s2').high == 0
+    assert tally.get('jerk_m_s3').high == 0
+    assert tally.counts['reversals'] == 0
+    assert tally.counts['motion_s'] == pytest.approx(0.2)
+
+
+def test_a_step_and_a_reversal_are_seen():
+    tally, smoothness = Tally(), Smoothness(0.02)
+    for speed in (0.1, 0.1, -0.1):
+        smoothness.add(command(speed), tally)
+    assert tally.get('acceleration_m_s2').high == pytest.approx(10)
+    assert tally.get('jerk_m_s3').high == pytest.approx(500)
+    assert tally.counts['reversals'] == 1
+
+
+def test_silence_separates_motions():
+    tally, smoothness = Tally(), Smoothness(0.02)
+    for entry in (command(0.1), None, command(-0.1)):
+        smoothness.add(entry, tally)
+    assert tally.get('acceleration_m_s2').count == 0
+    assert tally.counts['reversals'] == 0
+
+
+def test_agreement_compares_speed_direction_and_gripper():
+    tally, agreement = Tally(), Agreement()
+    agreement.record_twist(10.0, np.array([0.0, 0.1, 0.0]), ZERO)
+    agreement.record_gripper(1.0)
+    agreement.compare(10.01, command(0.1, gripper=0.25), tally)
+    assert tally.get('recorded/linear_m_s').mean == pytest.approx(np.hypot(0.1, 0.1))
+    assert tally.get('recorded/direction').mean == pytest.approx(0)
+    assert tally.get('recorded/gripper').mean == pytest.approx(0.75)
+    assert tally.counts['recorded/ticks'] == 1
+
+
+def test_old_recorded_commands_are_not_compared():
+    tally, agreement = Tally(), Agreement()
+    agreement.record_twist(10.0, np.array([0.1, 0.0, 0.0]), ZERO)
+    agreement.compare(10.3, command(0.1), tally)
+    assert not tally.counts
+
+
+def test_standing_has_no_direction():
+    tally, agreement = Tally(), Agreement()
+    agreement.record_twist(10.0, ZERO, ZERO)
+    agreement.compare(10.0, command(0.1), tally)
+    assert tally.get('recorded/direction').count == 0
+
+
+def test_motion_in_the_bag_only_is_counted():
+    tally, agreement = Tally(), Agreement()
+    agreement.record_twist(10.0, np.array([0.1, 0.0, 0.0]), ZERO)
+    agreement.compare(10.0, None, tally)
+    assert tally.counts['recorded/only_recorded'] == 1
