@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from safe_vla_ros.types import BoolArray, Float32Array, PruningRecord, UInt8Array
+    from safe_vla_ros.types import (
+        BoolArray,
+        Float32Array,
+        PolicySettings,
+        PruningRecord,
+        UInt8Array,
+    )
 
 MIN_DISPLAY_SIDE = 224
 """Images whose shorter side has fewer pixels are enlarged by a whole factor for display."""
@@ -42,6 +48,14 @@ class TokenArea:
 
     crop_fraction: float = 1.0
     rotate_180: bool = False
+
+    @classmethod
+    def of(cls, settings: PolicySettings) -> TokenArea:
+        """Return where the tokens of a policy with these settings lie.
+
+        ``center_crop`` keeps the central 90 % of the area (``image.center_crop``).
+        """
+        return cls(0.9**0.5 if settings.center_crop else 1.0, settings.rotate_180)
 
 
 WHOLE_IMAGE = TokenArea()

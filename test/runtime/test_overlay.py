@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from safe_vla_ros.runtime.overlay import (
     score_range,
 )
 from safe_vla_ros.runtime.overlay_strip import StripFacts
-from safe_vla_ros.types import PruningRecord
+from safe_vla_ros.types import PolicySettings, PruningRecord
 
 
 def make_facts(**changes):
@@ -188,6 +190,12 @@ def test_crop_leaves_the_margin_of_the_image_as_it_is():
     picture = overlay[: 200 * factor]
     assert (picture[10 * factor] == 100).all()
     assert (picture[150 * factor, 300 * factor] == 40).all()
+
+
+def test_the_area_follows_the_image_preparation():
+    settings = PolicySettings(('c',), (), (), 1.0, 1.0, 'axis_angle', 1.0, 0.0, center_crop=True)
+    assert TokenArea.of(settings) == TokenArea(pytest.approx(0.9487, abs=1e-4), False)
+    assert TokenArea.of(replace(settings, center_crop=False, rotate_180=True)) == TokenArea(1, True)
 
 
 def test_rotated_models_tokens_are_drawn_where_the_camera_sees_them():
