@@ -1,0 +1,152 @@
+"""What came out of episodes, as numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode.
+
+    Attributes:
+        method: Pruner that ran.
+        task: Name of the task.
+        seed: Seed of the scene.
+        outcome: ``success``, ``timeout`` or ``aborted``.
+        elapsed_s: Simulated time that it took.
+        duration_s: Time that it took on the wall clock.
+        inferences: Values of every ``~/inference``, see ``runtime.diagnostics``.
+        robot: Values of the robot's diagnostics, once a second.
+    """
+
+    method: str
+    task: str
+    seed: int
+    outcome: str
+    elapsed_s: float
+    duration_s: float
+    inferences: tuple[Mapping[str, str], ...]
+    robot: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def success(self) -> bool:
+        """Whether the task was done in time."""
+        return self.outcome == 'success'
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what goes into the summary about this episode."""
+        return {
+            'method': self.method,
+            'task': self.task,
+            'seed': self.seed,
+            'outcome': self.outcome,
+            'elapsed_s': self.elapsed_s,
+            'duration_s': round(self.duration_s, 3),
+            **pruning_numbers([self]),
+        }
+
+
+def pruning_numbers(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
+    """Sum up pruning, cost and latency over episodes; None where nothing was measured."""
+    steps = [values for episode in episodes for values in episode.inferences if 'method' in values]
+    kept, total = _sum(steps, 'tokens_kept'), _sum(steps, 'tokens_total')
+    key_steps = [step for step in steps if step['key_step'] == 'true']
+    pruned = [step for step in steps if step['key_step'] != 'true']
+    timed = [step for step in steps if step['warm_up'] != 'true']
+    return {
+        'inferences': len(steps),
+        'tokens_kept_share': round(kept / total, 4) if total else None,
+        'pruning_ratio': round(1 - kept / total, 4) if total else None,
+        'pruning_ratio_of_pruned_steps': _mean(pruned, 'pruning_ratio'),
+        'key_steps': len(key_steps),
+        'key_step_share': round(len(key_steps) / len(steps), 4) if steps else None,
+        'key_step_reasons': dict(sorted(Counter(step['reason'] for step in key_steps).items())),
+        'similarity': spread(steps, 'similarity'),
+        'latency_ms': spread(timed, 'latency_ms'),
+        'stage_ms_mean': {
+            name.removeprefix('stage_ms/'): _mean(timed, name)
+            for name in sorted(
+                {key for step in timed for key in step if key.startswith('stage_ms/')}
+            )
+        },
+        'decoder_gmacs_per_step': _mean(steps, 'decoder_gmacs'),
+        'decoder_gmacs_per_full_step': _mean(steps, 'decoder_gmacs_full'),
+        'observation_to_command_ms': spread(timed, 'observation_age_s', 1e3),
+        'skipped_actions_mean': _mean(timed, 'skipped_actions'),
+        'seam_jump_m_s': spread(timed, 'seam_jump_m_s'),
+    }
+
+
+def rates(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Return what was achieved while episodes ran, Hz; medians over seconds for the robot."""
+    duration_s = sum(episode.duration_s for episode in episodes)
+    # The first second of an episode also holds the change of scenes before it.
+    robot = [values for episode in episodes for values in episode.robot[1:]]
+    return {
+        'inference_hz': round(sum(len(e.inferences) for e in episodes) / duration_s, 2)
+        if duration_s
+        else None,
+        'camera_hz': spread(robot, 'camera_hz').get('p50'),
+        'physics_hz': spread(robot, 'physics_hz').get('p50'),
+    }
+
+
+def task_numbers(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Sum up the episodes of one task and method."""
+    done = [episode for episode in episodes if episode.success]
+    return {
+        'episodes': len(episodes),
+        'successes': len(done),
+        'success_rate': round(len(done) / len(episodes), 4) if episodes else None,
+        'elapsed_s_of_successes': round(float(np.mean([e.elapsed_s for e in done])), 3)
+        if done
+        else None,
+        'tokens_kept_share': pruning_numbers(episodes)['tokens_kept_share'],
+        'key_steps': pruning_numbers(episodes)['key_steps'],
+    }
+
+
+def spread(steps: Sequence[Mapping[str, str]], key: str, factor: float = 1.0) -> dict[str, Any]:
+    """Return median, 95th percentile and extremes of a value over steps that have it."""
+    found = np.array(_floats(steps, key)) * factor
+    if not len(found):
+        return {'count': 0}
+    low, median, high, top = np.percentile(found, [0, 50, 95, 100]).tolist()
+    return {
+        'count': len(found),
+        'min': round(low, 4),
+        'p50': round(median, 4),
+        'p95': round(high, 4),
+        'max': round(top, 4),
+    }
+
+
+def group_by(
+    episodes: Iterable[EpisodeResult], key: Callable[[EpisodeResult], str]
+) -> dict[str, list[EpisodeResult]]:
+    """Group episodes, in the order in which they came."""
+    groups: dict[str, list[EpisodeResult]] = {}
+    for episode in episodes:
+        groups.setdefault(key(episode), []).append(episode)
+    return groups
+
+
+def _floats(steps: Iterable[Mapping[str, str]], key: str) -> list[float]:
+    return [float(step[key]) for step in steps if step.get(key, 'none') != 'none']
+
+
+def _sum(steps: Iterable[Mapping[str, str]], key: str) -> float:
+    return sum(_floats(steps, key))
+
+
+def _mean(steps: Iterable[Mapping[str, str]], key: str) -> float | None:
+    found = _floats(steps, key)
+    return round(float(np.mean(found)), 4) if found else None

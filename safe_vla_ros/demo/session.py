@@ -1,0 +1,220 @@
+"""One run of the demo: two processes, their lifecycle, and the episodes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from safe_vla_ros.demo.processes import Child
+from safe_vla_ros.demo.results import EpisodeResult
+from safe_vla_ros.demo.video import Film, write_picture, write_video
+from safe_vla_ros.resources import find_share
+from safe_vla_ros.ros.bag_recorder import BagRecorder, demo_topics
+from safe_vla_ros.ros.episode_driver import DriverError, EpisodeDriver
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.sim.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from safe_vla_ros.demo.display import Display
+    from safe_vla_ros.demo.options import Options
+    from safe_vla_ros.ros.episode_driver import EpisodeNotes
+
+POLICY, ROBOT = 'pruned_policy', 'sim_robot'
+FILMED_CAMERA = next(iter(CAMERA_SIZES_PX))
+PATIENCE = 2.0
+"""How many times its nominal duration an episode may take before the robot counts as stuck."""
+
+
+@dataclass
+class Session:
+    """What a run has brought so far.
+
+    Attributes:
+        episodes: Episodes that have ended.
+        diagnostics: Per method, the last values by status name on ``/diagnostics``.
+        films: What was filmed, by task.
+    """
+
+    episodes: list[EpisodeResult] = field(default_factory=list)
+    diagnostics: dict[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    films: dict[str, Film] = field(default_factory=dict)
+
+
+def run_session(options: Options, display: Display, session: Session) -> None:
+    """Run every episode that was asked for; the session is filled as it goes.
+
+    The processes have ended when this returns or raises.
+
+    Raises:
+        SafeVlaError: A process ended, a node does not answer, or the policy made no inference.
+    """
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(child) for child in make_children(options)]
+        display.say(
+            f'Started {", ".join(f"{child.name} (process {child.pid})" for child in children)} in '
+            f'ROS_DOMAIN_ID={options.domain_id}; logs in {options.out / "logs"}'
+        )
+
+        def watch() -> None:
+            for child in children:
+                child.check()
+
+        driver = EpisodeDriver(
+            domain_id=options.domain_id, policy=POLICY, robot=ROBOT, watch=watch,
+            use_sim_time=options.sim_time,
+        )  # fmt: skip
+        stack.callback(driver.close)
+        if options.record is not None:
+            topics = demo_topics(POLICY, ROBOT, tuple(CAMERA_SIZES_PX))
+            recorder = BagRecorder(driver.node, options.record, topics)
+            stack.callback(recorder.close)
+        display.say('Loading the policy ...')
+        try:
+            driver.configure()
+            run = _Run(options, driver, display, session)
+            for method in options.methods:
+                run.run_method(method)
+        except DriverError as error:
+            msg = f'{error}\nThe end of {children[1].log}:\n{children[1].last_lines()}'
+            raise DriverError(msg) from error
+
+
+def make_children(options: Options) -> list[Child]:
+    """Describe the robot's and the policy node's process."""
+    environment = {
+        'ROS_DOMAIN_ID': str(options.domain_id),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+    }
+    robot = {
+        'real_time_factor': options.real_time_factor,
+        'episode_duration_s': options.episode_duration_s,
+        'camera_rate_hz': options.camera_rate_hz,
+        'publish_clock': options.sim_time,
+    }
+    policy = {'use_sim_time': options.sim_time}
+    params_file = options.params_file or find_share('config') / 'mini_metaworld.yaml'
+    logs = options.out / 'logs'
+    return [
+        Child(
+            ROBOT,
+            'safe_vla_ros.ros.sim_robot',
+            [
+                '--ros-args',
+                *_parameters(robot),
+                *('-r', f'ee_twist:={POLICY}/ee_twist', '-r', f'gripper:={POLICY}/gripper'),
+            ],
+            log=logs / 'sim_robot.log',
+            environment={**environment, 'OMP_NUM_THREADS': '1'},
+        ),
+        Child(
+            POLICY,
+            'safe_vla_ros.ros.pruned_policy',
+            [
+                *('--ros-args', '--params-file', str(params_file)),
+                *_parameters(policy | ({'policy': options.policy} if options.policy else {})),
+            ],
+            log=logs / 'pruned_policy.log',
+            environment=environment,
+        ),
+    ]
+
+
+def write_films(options: Options, session: Session) -> list[str]:
+    """Write the videos and the picture.
+
+    Returns:
+        The names of the files.
+    """
+    written = []
+    for task, film in session.films.items():
+        path = options.out / f'{task}.mp4'
+        if write_video(film, path, options.camera_rate_hz):
+            written.append(str(path))
+    if write_picture(list(session.films.values()), options.picture):
+        written.append(str(options.picture))
+    return written
+
+
+class _Run:
+    """The episodes of a session, with everything that they need."""
+
+    def __init__(
+        self, options: Options, driver: EpisodeDriver, display: Display, session: Session
+    ) -> None:
+        self._options, self._driver = options, driver
+        self._display, self._session = display, session
+
+    def run_method(self, method: str) -> None:
+        options, driver, session = self._options, self._driver, self._session
+        driver.set_pruning(method, options.keep_ratio)
+        driver.activate()
+        for task in options.tasks:
+            for index in range(options.episodes):
+                filmed = options.video and index == 0
+                driver.watch_pictures(_filmed_topics() if filmed else {})
+                self._display.begin(method, task, options.seed + index)
+                result, notes = self._run_episode(method, task, options.seed + index)
+                session.episodes.append(result)
+                self._display.end(result, result.numbers())
+                if filmed and method == options.methods[0]:
+                    session.films[task] = _film(result, notes)
+                session.diagnostics[method] = {
+                    name: note.values for name, note in driver.diagnostics.items()
+                }
+        driver.deactivate()
+
+    def _run_episode(self, method: str, task: str, seed: int) -> tuple[EpisodeResult, EpisodeNotes]:
+        options, driver = self._options, self._driver
+        driver.begin_episode(task, seed)
+        started_s = time.monotonic()
+        nominal_s = options.episode_duration_s / options.real_time_factor
+        event = driver.end_of_episode(nominal_s * PATIENCE + 10.0, self._show)
+        duration_s = time.monotonic() - started_s
+        driver.pause(True)
+        notes = driver.new_notes()
+        if not notes.inferences:
+            states = '; '.join(f'{note.message} {dict(note.values)}' for note in notes.states)
+            msg = f'the policy made no inference in episode {task}, seed {seed}; states: {states}'
+            raise DriverError(msg)
+        result = EpisodeResult(
+            method=method,
+            task=task,
+            seed=seed,
+            outcome=event.message,
+            elapsed_s=float(event.values['elapsed_s']),
+            duration_s=duration_s,
+            inferences=tuple(note.values for note in notes.inferences),
+            robot=tuple(n.values for n in notes.diagnostics if n.name.endswith(': robot')),
+        )
+        return result, notes
+
+    def _show(self) -> None:
+        inferences = self._driver.notes.inferences
+        self._display.update(inferences[-1].values if inferences else None)
+
+
+def _filmed_topics() -> dict[str, str]:
+    return {
+        'camera': f'{FILMED_CAMERA}/image_raw',
+        'overlay': f'{POLICY}/saliency/{FILMED_CAMERA}/image_raw',
+    }
+
+
+def _film(result: EpisodeResult, notes: EpisodeNotes) -> Film:
+    return Film(
+        caption=f'"{TASKS[result.task].sentence}"   {result.method}: {result.outcome}',
+        camera=notes.pictures.get('camera', []),
+        overlay=notes.pictures.get('overlay', []),
+    )
+
+
+def _parameters(values: Mapping[str, object]) -> list[str]:
+    arguments = []
+    for name, value in values.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        arguments += ['-p', f'{name}:={text}']
+    return arguments

@@ -1,0 +1,118 @@
+"""Videos and the picture: the camera's view beside the overlay that the node published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import av
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from safe_vla_ros.types import UInt8Array
+
+VIEW_PX = 448
+BAR_PX = 40
+GAP_PX = 8
+BACKGROUND = 24
+PICTURES = 3
+
+Stamped = tuple[float, 'UInt8Array']
+
+
+@dataclass(frozen=True)
+class Film:
+    """What was seen during one episode.
+
+    Attributes:
+        caption: A sentence for the bar below.
+        camera: Stamps (s) and images of a camera, uint8 [H, W, 3] RGB.
+        overlay: The same of its saliency overlay; stamps are those of the source images.
+    """
+
+    caption: str
+    camera: Sequence[Stamped]
+    overlay: Sequence[Stamped]
+
+
+def write_video(film: Film, path: Path, rate_hz: float) -> bool:
+    """Write an H.264 file.
+
+    Args:
+        film: What to show.
+        path: File to write.
+        rate_hz: Pictures per second of wall clock.
+
+    Returns:
+        Whether there was anything to write.
+    """
+    if not film.camera:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f'.{path.name}')
+    with av.open(str(draft), 'w', format='mp4') as container:
+        stream = container.add_stream('libx264', rate=max(1, round(rate_hz)))
+        stream.pix_fmt = 'yuv420p'
+        stream.options = {'crf': '20', 'preset': 'veryfast'}
+        for stamp_s, _ in film.camera:
+            picture = compose(film, stamp_s)
+            stream.height, stream.width = picture.shape[:2]
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    draft.replace(path)
+    return True
+
+
+def compose(film: Film, stamp_s: float) -> UInt8Array:
+    """Put camera and overlay of one moment side by side, the caption below, uint8 [H, W, 3]."""
+    views = [_view(_newest(frames, stamp_s)) for frames in (film.camera, film.overlay)]
+    gap = np.full((VIEW_PX, GAP_PX, 3), BACKGROUND, np.uint8)
+    row = np.concatenate([views[0], gap, views[1]], axis=1)
+    bar = np.full((BAR_PX, row.shape[1], 3), BACKGROUND, np.uint8)
+    elapsed_s = stamp_s - film.camera[0][0]
+    text = f'{elapsed_s:5.2f} s   {film.caption}'
+    cv2.putText(bar, text, (10, 27), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (235,) * 3, 1, cv2.LINE_AA)
+    return np.concatenate([row, bar])
+
+
+def write_picture(films: Sequence[Film], path: Path) -> bool:
+    """Write one PNG with a telling moment of up to three films.
+
+    Returns:
+        Whether there was anything to show.
+    """
+    shown = [film for film in films if film.camera and film.overlay][:PICTURES]
+    if not shown:
+        return False
+    rows = [compose(film, film.overlay[len(film.overlay) * 2 // 3][0]) for film in shown]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.concatenate(rows)
+    encoded, data = cv2.imencode('.png', picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    if encoded:
+        path.write_bytes(data.tobytes())
+    return bool(encoded)
+
+
+def _newest(frames: Sequence[Stamped], stamp_s: float) -> UInt8Array | None:
+    """Return the newest image that is not younger than a stamp; None when there is none."""
+    older = [image for at_s, image in frames if at_s <= stamp_s + 1e-6]
+    return older[-1] if older else None
+
+
+def _view(image: UInt8Array | None) -> UInt8Array:
+    canvas = np.full((VIEW_PX, VIEW_PX, 3), BACKGROUND, np.uint8)
+    if image is None:
+        return canvas
+    height, width = image.shape[:2]
+    scale = VIEW_PX / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    shrinks = scale < 1
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    canvas[: size[1], : size[0]] = resized
+    return canvas
