@@ -20,6 +20,7 @@ from safe_vla_ros.runtime.parameters import (
     Parameter,
     Resolved,
     check_values,
+    find_parameter,
     resolve,
 )
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from safe_vla_ros.types import PolicySpec
 
 LARGEST_DOUBLE = 1e9
+NOT_OURS = ('qos_overrides.',)
 _ROS_TYPES = {
     'string': RosParameter.Type.STRING,
     'bool': RosParameter.Type.BOOL,
@@ -83,6 +85,19 @@ class NodeParameters:
         if 'policy' in self.refusals:
             raise ParameterError(self.refusals['policy'])
         return str(self._explicit.get('policy', PARAMETERS['policy'].default))
+
+    def strangers(self) -> list[str]:
+        """Return a sentence for every value given at the start that no parameter takes."""
+        # rclpy ignores such a value in silence and has no public list of what was given.
+        given = getattr(self._node, '_parameter_overrides', {})
+        sentences = []
+        for name in given:
+            if not self._node.has_parameter(name) and not name.startswith(NOT_OURS):
+                try:
+                    find_parameter(name)
+                except ParameterError as error:
+                    sentences.append(str(error))
+        return sentences
 
     def configure(self, spec: PolicySpec, pruner_names: Collection[str]) -> Resolved:
         """Resolve what was given with the policy, and show what is in force.
@@ -149,6 +164,9 @@ class NodeParameters:
         return SetParametersResult(successful=True)
 
     def _candidate(self, given: dict[str, Any]) -> tuple[dict[str, Any], Resolved | None]:
+        for name, value in given.items():
+            if PARAMETERS[name].change is Change.READ_ONLY and value != self._explicit.get(name):
+                raise PARAMETERS[name].error(value, 'is read-only, give it when the node starts')
         explicit = {**self._explicit, **given}
         explicit = {name: value for name, value in explicit.items() if value is not None}
         if self._spec is None or self._in_force is None:

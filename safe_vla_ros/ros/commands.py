@@ -1,0 +1,81 @@
+"""The publishers that move the robot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Float64
+
+from safe_vla_ros.ros.inputs import overridable
+from safe_vla_ros.ros.messages import pose_message, twist_message
+
+if TYPE_CHECKING:
+    from rclpy.lifecycle import LifecycleNode
+
+    from safe_vla_ros.runtime import Command, ControlSettings
+
+
+class Commands:
+    """Publishes commands while the node is active, or none in a dry run."""
+
+    def __init__(self, node: LifecycleNode, control: ControlSettings, *, dry_run: bool) -> None:
+        """Advertise the topic of the command type, and the gripper's.
+
+        Args:
+            node: Gets the publishers.
+            control: Command type and frame.
+            dry_run: Whether everything is held back.
+        """
+        self._node = node
+        self._clock = node.get_clock()
+        self._frame = control.command_frame
+        self._dry_run = dry_run
+        self._moved = False
+        kind, topic = (
+            (TwistStamped, '~/ee_twist')
+            if control.command_type == 'twist'
+            else (PoseStamped, '~/ee_target')
+        )
+        self._motion = node.create_lifecycle_publisher(
+            kind, topic, QoSProfile(depth=1), qos_overriding_options=overridable()
+        )
+        self._gripper = node.create_lifecycle_publisher(
+            Float64, '~/gripper', QoSProfile(depth=1), qos_overriding_options=overridable()
+        )
+        self._is_twist = kind is TwistStamped
+
+    @property
+    def announcement(self) -> str:
+        """Say whether the robot will move, for the log."""
+        topic = self._motion.topic_name
+        if self._dry_run:
+            return f'DRY RUN: nothing is published on {topic}; the robot will not move'
+        return f'LIVE: commands on {topic} WILL MOVE THE ROBOT as soon as it has an instruction'
+
+    def publish(self, command: Command) -> None:
+        """Publish what is due at one control tick."""
+        if self._dry_run:
+            return
+        stamp = self._clock.now().to_msg()
+        if not self._is_twist and command.target is not None:
+            self._motion.publish(pose_message(command.target, stamp, self._frame))
+        elif self._is_twist:
+            linear, angular = command.linear_m_s, command.angular_rad_s
+            self._motion.publish(twist_message(linear, angular, stamp, self._frame))
+        if command.gripper is not None:
+            self._gripper.publish(Float64(data=float(command.gripper)))
+        self._moved = True
+
+    def publish_zero(self) -> None:
+        """Publish a last zero, if anything has been commanded and a twist is what is commanded."""
+        if self._moved and self._is_twist:
+            stamp = self._clock.now().to_msg()
+            self._motion.publish(twist_message(np.zeros(3), np.zeros(3), stamp, self._frame))
+
+    def close(self) -> None:
+        """End the publishers."""
+        self._node.destroy_lifecycle_publisher(self._motion)
+        self._node.destroy_lifecycle_publisher(self._gripper)

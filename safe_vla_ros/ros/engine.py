@@ -1,0 +1,208 @@
+"""Everything that works between configure and cleanup, put together."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from safe_vla_ros.ros.commands import Commands
+from safe_vla_ros.ros.control_loop import ControlLoop
+from safe_vla_ros.ros.image_fallback import cv_bridge_decoder
+from safe_vla_ros.ros.inputs import Inputs
+from safe_vla_ros.ros.overlays import Overlays
+from safe_vla_ros.ros.telemetry import Telemetry
+from safe_vla_ros.runtime import PolicyRuntime, RuntimeState, SteadyClock
+from safe_vla_ros.runtime.health import OK, STATE_LEVELS, WARN
+from safe_vla_ros.runtime.worker import InferenceWorker
+
+if TYPE_CHECKING:
+    from rclpy.clock import Clock
+    from rclpy.lifecycle import LifecycleNode
+
+    from safe_vla_ros.ros.status import Status
+    from safe_vla_ros.runtime import InferenceReport
+    from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.runtime.tick_monitor import TickTiming
+    from safe_vla_ros.types import Policy
+
+LONGEST_HALT_S = 1.95
+"""A halt ends within this time whatever happens; the runtime's own limit is a little shorter."""
+
+WORKER_PATIENCE_S = 0.5
+THROTTLE_S = 2.0
+INACTIVE = RuntimeState('waiting', 'the node is not active')
+
+
+class NodeClock:
+    """The node's time in seconds: ROS time, simulated where the node is told so."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def now_s(self) -> float:
+        """Return the time now, seconds."""
+        return float(self._clock.now().nanoseconds * 1e-9)
+
+
+class Engine:
+    """Runtime, inference thread, control loop and topics of one configured policy.
+
+    Attributes:
+        runtime: Decides everything.
+        inputs: The subscriptions.
+        telemetry: What is published per inference.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, policy: Policy, resolved: Resolved, status: Status
+    ) -> None:
+        """Build everything; nothing runs yet.
+
+        Args:
+            node: Gets subscriptions and publishers.
+            policy: Loaded and warm.
+            resolved: Settings.
+            status: Is told every change of state.
+        """
+        self._node = node
+        self._status = status
+        settings = resolved.node
+        self.dry_run = settings.dry_run
+        self.runtime = PolicyRuntime(
+            policy=policy,
+            cameras=resolved.policy.cameras,
+            proprio_layout=resolved.policy.proprio_layout,
+            gripper_joint_names=resolved.policy.gripper_joint_names,
+            control=resolved.control,
+            pruning=resolved.pruning,
+            clock=NodeClock(node.get_clock()),
+            initial_instruction=settings.instruction,
+            steady_clock=SteadyClock(),
+            image_fallback=cv_bridge_decoder(),
+        )
+        self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
+        self._control = ControlLoop(node, settings.control_rate_hz, self._tick)
+        self._commands = Commands(node, resolved.control, dry_run=settings.dry_run)
+        self.inputs = Inputs(
+            node,
+            self.runtime,
+            cameras=resolved.policy.cameras,
+            image_transport=settings.image_transport,
+            on_image=self._worker.wake,
+        )
+        self.telemetry = Telemetry(
+            node,
+            self.inputs,
+            name=status.name,
+            hardware_id=settings.hardware_id,
+            frame_id=resolved.control.command_frame,
+        )
+        self._overlays = Overlays(node, self.inputs, settings, resolved.policy)
+        self._active = False
+        self._halting = threading.Lock()
+        self._told = INACTIVE
+
+    @property
+    def timing(self) -> TickTiming:
+        """How punctual the control ticks are."""
+        return self._control.timing
+
+    @property
+    def state(self) -> RuntimeState:
+        """What the runtime is doing and why."""
+        return self.runtime.state if self._active else INACTIVE
+
+    @property
+    def announcement(self) -> str:
+        """Say whether the robot will move."""
+        return self._commands.announcement
+
+    def apply(self, resolved: Resolved) -> None:
+        """Take over dynamic parameters, at a tick and between two inferences."""
+        self.runtime.apply(control=resolved.control, pruning=resolved.pruning)
+        self._overlays.apply(resolved.node)
+
+    def activate(self) -> None:
+        """Begin to work."""
+        self.runtime.activate()
+        self._active = True
+        self._worker.start()
+        self._overlays.start()
+        self._control.start()
+
+    def halt(self) -> None:
+        """Bring the arm to rest in steady time, with the publishers active; may be repeated."""
+        with self._halting:
+            if not self._active:
+                return
+            deadline_s = time.monotonic() + LONGEST_HALT_S
+            self.runtime.begin_deactivate()
+            self._worker.stop(0.0)
+            self._control.stop()
+            next_s = time.monotonic()
+            while not self.runtime.halted and next_s < deadline_s:
+                self._tick()
+                next_s += self._control.period_s
+                time.sleep(max(0.0, next_s - time.monotonic()))
+            if not self.runtime.halted:
+                self._commands.publish_zero()
+            self._active = False
+            self._tell(INACTIVE)
+
+    def deactivate(self) -> bool:
+        """Halt and end the threads.
+
+        Returns:
+            Whether the inference thread has ended; if not, what it is busy with will be dropped.
+        """
+        self.halt()
+        self._overlays.stop()
+        return self._worker.stop(WORKER_PATIENCE_S)
+
+    def close(self) -> None:
+        """Halt, and end every topic."""
+        self.deactivate()
+        self.inputs.close()
+        self._commands.close()
+        self.telemetry.close()
+        self._overlays.close()
+
+    def _tick(self) -> None:
+        try:
+            command = self.runtime.tick()
+            if command is not None:
+                self._commands.publish(command)
+            state = self.runtime.state
+            if state.name != self._told.name:
+                self._tell(state)
+        except Exception as error:
+            # The last command must not stay in force.
+            self._commands.publish_zero()
+            self._on_error(error)
+
+    def _tell(self, state: RuntimeState) -> None:
+        self._told = state
+        self._status.publish_state(state)
+        if state.name != 'running':
+            self.telemetry.publish_path([])
+        level = STATE_LEVELS[state.name]
+        logger = self._node.get_logger()
+        # A logger takes one severity per line of code.
+        if level == OK:
+            logger.info(f'state: {state.name}')
+        elif level == WARN:
+            logger.info(f'state: {state.name}: {state.reason}')
+        else:
+            logger.error(f'state: {state.name}: {state.reason}')
+
+    def _on_error(self, error: Exception) -> None:
+        text = ''.join(traceback.format_exception(error))
+        self._node.get_logger().error(text, throttle_duration_sec=THROTTLE_S)
+
+    def _on_report(self, report: InferenceReport) -> None:
+        self.telemetry.publish(report)
+        if report.accepted:
+            self.telemetry.publish_path(self.runtime.planned_path())
+        self._overlays.offer(report)

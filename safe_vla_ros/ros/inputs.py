@@ -1,0 +1,173 @@
+"""Subscriptions: callbacks that only store."""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import Header, String
+
+from safe_vla_ros.ros.messages import seconds, undecoded_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rclpy.node import Node
+    from rclpy.subscription import Subscription
+
+    from safe_vla_ros.runtime import PolicyRuntime
+
+THROTTLE_S = 2.0
+HEADERS_KEPT = 200
+
+
+def overridable() -> QoSOverridingOptions:
+    """Let users override the QoS of a topic by ``qos_overrides`` parameters."""
+    return QoSOverridingOptions(
+        (
+            QoSPolicyKind.HISTORY,
+            QoSPolicyKind.DEPTH,
+            QoSPolicyKind.RELIABILITY,
+            QoSPolicyKind.DURABILITY,
+        )
+    )
+
+
+class Inputs:
+    """Feeds the runtime from topics, and knows which publishers cannot be heard."""
+
+    def __init__(
+        self,
+        node: Node,
+        runtime: PolicyRuntime,
+        *,
+        cameras: Sequence[str],
+        image_transport: str,
+        on_image: Callable[[], None],
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: Gets the subscriptions.
+            runtime: Gets the messages.
+            cameras: Names that prefix the image topics.
+            image_transport: ``raw`` or ``compressed``.
+            on_image: Called after an image was stored.
+        """
+        self._node = node
+        self._runtime = runtime
+        self._on_new_image = on_image
+        self._headers: dict[str, deque[Header]] = {
+            camera: deque(maxlen=HEADERS_KEPT) for camera in cameras
+        }
+        self._subscriptions: list[Subscription] = []
+        self._suspects: set[str] = set()
+        kind, suffix = (Image, '') if image_transport == 'raw' else (CompressedImage, '/compressed')
+        for camera in cameras:
+            topic = f'{camera}/image_raw{suffix}'
+            self._subscribe(kind, topic, partial(self._on_image, camera))
+        self._subscribe(PoseStamped, 'ee_pose', self._on_pose)
+        self._subscribe(JointState, 'joint_states', self._on_joints)
+        self._subscribe(String, 'instruction', self._on_instruction, reliable=True)
+
+    def close(self) -> None:
+        """End every subscription."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def header_of(self, camera: str, stamp_s: float) -> Header:
+        """Return the header of a recent image, with its stamp to the nanosecond.
+
+        Args:
+            camera: Name of the camera.
+            stamp_s: Its stamp as the runtime knows it.
+        """
+        for header in reversed(tuple(self._headers[camera])):
+            if seconds(header.stamp) == stamp_s:
+                return header
+        return Header()
+
+    def incompatible_qos(self) -> dict[str, int]:
+        """Return how many publishers cannot be heard for their QoS now, by topic."""
+        counts: dict[str, int] = {}
+        for subscription in self._subscriptions:
+            topic = subscription.topic_name
+            if topic not in self._suspects:
+                continue
+            unheard = sum(
+                qos_check_compatible(publisher.qos_profile, subscription.qos_profile)[0]
+                == QoSCompatibility.ERROR
+                for publisher in self._node.get_publishers_info_by_topic(topic)
+            )
+            if unheard:
+                counts[topic] = unheard
+        return counts
+
+    def _subscribe(
+        self, kind: Any, topic: str, callback: Callable[[Any], None], *, reliable: bool = False
+    ) -> None:
+        reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        name = self._node.resolve_topic_name(topic)
+        self._subscriptions.append(
+            self._node.create_subscription(
+                kind,
+                topic,
+                callback,
+                QoSProfile(depth=1, reliability=reliability),
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=partial(self._on_incompatible_qos, name)
+                ),
+                qos_overriding_options=overridable(),
+            )
+        )
+
+    def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
+        self._headers[camera].append(message.header)
+        stamp_s = seconds(message.header.stamp)
+        self._runtime.put_image(camera, undecoded_image(message), stamp_s=stamp_s)
+        self._on_new_image()
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        position, orientation = message.pose.position, message.pose.orientation
+        self._runtime.put_pose(
+            (position.x, position.y, position.z),
+            (orientation.x, orientation.y, orientation.z, orientation.w),
+            stamp_s=seconds(message.header.stamp),
+            frame_id=message.header.frame_id,
+        )
+
+    def _on_joints(self, message: JointState) -> None:
+        if len(message.name) != len(message.position):
+            self._node.get_logger().error(
+                f'joint_states ignored: {len(message.name)} names and {len(message.position)} '
+                'positions, there must be one position per name',
+                throttle_duration_sec=THROTTLE_S,
+            )
+            return
+        self._runtime.put_joints(
+            message.name, message.position, stamp_s=seconds(message.header.stamp)
+        )
+
+    def _on_instruction(self, message: String) -> None:
+        self._runtime.set_instruction(message.data)
+
+    def _on_incompatible_qos(self, topic: str, _event: Any) -> None:
+        self._suspects.add(topic)
+        self._node.get_logger().warning(
+            f'a publisher on {topic} has incompatible QoS and cannot be heard; change it or set '
+            f'qos_overrides.{topic}.subscription.*',
+            throttle_duration_sec=THROTTLE_S,
+        )

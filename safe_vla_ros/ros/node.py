@@ -1,0 +1,176 @@
+"""The lifecycle node `pruned_policy`: wires parameters, policy and engine to the transitions."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import SetBool, Trigger
+
+from safe_vla_ros.errors import SafeVlaError
+from safe_vla_ros.ros.engine import Engine
+from safe_vla_ros.ros.parameters import NodeParameters
+from safe_vla_ros.ros.policy_source import (
+    PolicySource,
+    RegisteredPolicies,
+    number_of_threads,
+)
+from safe_vla_ros.ros.status import Status
+from safe_vla_ros.ros.warm_up import warm_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rcl_interfaces.msg import SetParametersResult
+
+    from safe_vla_ros.runtime.parameters import Resolved
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PrunedPolicy(LifecycleNode):
+    """Runs a policy with pruned visual tokens and streams end-effector commands."""
+
+    def __init__(self, *, policies: PolicySource | None = None, **options: Any) -> None:
+        """Declare parameters and advertise what exists in every state.
+
+        Args:
+            policies: Where policies come from; this package's when not given.
+            options: Of ``rclpy.lifecycle.LifecycleNode``.
+        """
+        super().__init__('pruned_policy', **options)
+        self._policies = policies or RegisteredPolicies()
+        self._engine: Engine | None = None
+        self._leaving = False
+        self._node_parameters = NodeParameters(self, self._apply)
+        self._status = Status(self, self._hardware_id, lambda: self._engine)
+        self.create_service(Trigger, '~/reset_episode', self._on_reset_episode)
+        self.create_service(SetBool, '~/pause', self._on_pause)
+        for refusal in self._node_parameters.refusals.values():
+            self.get_logger().error(f'configure will fail: {refusal}')
+        for stranger in self._node_parameters.strangers():
+            self.get_logger().warning(f'ignored: {stranger}')
+
+    # Transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read what the policy says, resolve the parameters, load, warm up, subscribe."""
+        return self._transition('configure', lambda: self._configure(state))
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to infer and to command."""
+        return self._transition('activate', lambda: self._activate(state))
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Halt while the publishers are active, then be silent."""
+        return self._transition('deactivate', lambda: self._deactivate(state))
+
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the policy and end its topics."""
+        return self._transition('cleanup', self._release)
+
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Halt and free everything."""
+        return self._transition('shutdown', self._release)
+
+    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Halt and free everything, back to unconfigured."""
+        return self._transition('recover', self._release)
+
+    def halt_and_leave(self) -> bool:
+        """Halt now, from any thread; no activation is accepted any more.
+
+        Returns:
+            Whether no inference is running any more.
+        """
+        self._leaving = True
+        engine = self._engine
+        return engine is None or engine.deactivate()
+
+    def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
+        """Set parameters whole or not at all, refusing in a sentence that names the parameter."""
+        result = super().set_parameters_atomically(parameter_list)
+        if not result.successful:
+            result.reason = self._node_parameters.explain(parameter_list) or result.reason
+        return result
+
+    def _configure(self, state: LifecycleState) -> None:
+        parameters = self._node_parameters
+        spec = self._policies.read_spec(parameters.policy)
+        resolved = parameters.configure(spec, self._policies.pruner_names())
+        threads = number_of_threads(resolved.node.inference_threads)
+        try:
+            policy = self._policies.load(parameters.policy, resolved.policy, threads)
+            warm_up(policy, resolved)
+            self._engine = Engine(self, policy, resolved, self._status)
+        except BaseException:
+            parameters.release()
+            raise
+        super().on_configure(state)
+        self._status.publish_state(self._engine.state)
+        self.get_logger().info(
+            f'policy {spec.name} ({spec.kind}) is ready: cameras '
+            f'{", ".join(resolved.policy.cameras)}; {resolved.control.execute_steps} of '
+            f'{spec.chunk_size} actions of {resolved.control.action_period_s:g} s; pruning '
+            f'{resolved.pruning.method}, keep ratio {resolved.pruning.keep_ratio:g}'
+        )
+
+    def _activate(self, state: LifecycleState) -> None:
+        engine = self._engine
+        if engine is None or self._leaving:
+            msg = 'the node is leaving'
+            raise SafeVlaError(msg)
+        super().on_activate(state)
+        self.get_logger().warning(engine.announcement)
+        engine.activate()
+
+    def _deactivate(self, state: LifecycleState) -> None:
+        if self._engine is not None:
+            self._engine.deactivate()
+        super().on_deactivate(state)
+
+    def _release(self) -> None:
+        engine, self._engine = self._engine, None
+        self._node_parameters.release()
+        if engine is not None:
+            engine.close()
+
+    def _transition(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        """Run a transition; rclpy would swallow what it raises."""
+        try:
+            action()
+        except SafeVlaError as error:
+            self.get_logger().error(f'{name} failed: {error}')
+            return FAILURE
+        except Exception as error:
+            self.get_logger().error(f'{name} failed: {type(error).__name__}: {error}')
+            self.get_logger().error(traceback.format_exc())
+            return FAILURE if name == 'configure' else TransitionCallbackReturn.ERROR
+        return SUCCESS
+
+    # Services and parameters
+
+    def _on_reset_episode(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        if self._engine is not None:
+            self._engine.runtime.reset_episode()
+        response.success = self._engine is not None
+        response.message = 'a new episode begins' if response.success else 'not configured'
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if self._engine is not None:
+            self._engine.runtime.pause(request.data)
+        response.success = self._engine is not None
+        done = 'paused' if request.data else 'resumes from a fresh observation'
+        response.message = done if response.success else 'not configured'
+        return response
+
+    def _apply(self, resolved: Resolved) -> None:
+        if self._engine is not None:
+            self._engine.apply(resolved)
+
+    def _hardware_id(self) -> str:
+        return str(self.get_parameter('hardware_id').value)

@@ -1,0 +1,146 @@
+"""What is published once per inference."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Path
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Float32
+
+from safe_vla_ros.ros.inputs import overridable
+from safe_vla_ros.ros.messages import path_message, status_message, time_message
+from safe_vla_ros.runtime import diagnostics
+from safe_vla_ros.runtime.health import ERROR, OK, WARN
+
+if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
+    from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+
+    from safe_vla_ros.ros.inputs import Inputs
+    from safe_vla_ros.runtime import InferenceReport, Pose
+    from safe_vla_ros.types import PruningRecord
+
+THROTTLE_S = 2.0
+
+
+class Telemetry:
+    """Publishes what became of every inference, and counts what pruning did."""
+
+    def __init__(
+        self, node: LifecycleNode, inputs: Inputs, *, name: str, hardware_id: str, frame_id: str
+    ) -> None:
+        """Advertise the topics.
+
+        Args:
+            node: Gets the publishers.
+            inputs: Knows the exact stamps of images.
+            name: The node's name in the statuses.
+            hardware_id: Of the statuses.
+            frame_id: Of the planned path.
+        """
+        self._node = node
+        self._inputs = inputs
+        self._name, self._hardware_id, self._frame = name, hardware_id, frame_id
+        self._ratio = self._advertise(Float32, '~/pruning_ratio', 10)
+        self._resets = self._advertise(DiagnosticArray, '~/subtask_reset', 10)
+        self._inferences = self._advertise(DiagnosticArray, '~/inference', 10)
+        self._path = self._advertise(Path, '~/planned_path', 1)
+        self._lock = threading.Lock()
+        self._counts = diagnostics.PruningCounts()
+        self._report: InferenceReport | None = None
+        self._record: PruningRecord | None = None
+
+    def publish(self, report: InferenceReport) -> None:
+        """Publish one inference; in the inference thread."""
+        record = report.record
+        with self._lock:
+            self._report = report
+            if record is not None:
+                self._record = record
+                self._counts.add(record, report.episode)
+        stamp = self._stamp(report)
+        self._inferences.publish(self._inference_message(report, stamp))
+        if record is not None:
+            self._ratio.publish(Float32(data=record.pruning_ratio))
+            if record.key_step and record.reason is not None:
+                self._resets.publish(self._reset_message(record, report, stamp))
+        if report.error:
+            logger = self._node.get_logger()
+            logger.error(f'inference failed: {report.error}', throttle_duration_sec=THROTTLE_S)
+            if report.details:
+                logger.debug(report.details)
+
+    def publish_path(self, poses: list[Pose]) -> None:
+        """Publish the rest of the plan; an empty one removes it from displays."""
+        if self._path.get_subscription_count():
+            stamp = self._node.get_clock().now().to_msg()
+            self._path.publish(path_message(poses, stamp, self._frame))
+
+    def inference_values(self) -> dict[str, str]:
+        """Return the keys of the newest inference; empty before the first."""
+        with self._lock:
+            report = self._report
+        return diagnostics.report_values(report) if report is not None else {}
+
+    def pruning_values(self) -> dict[str, str]:
+        """Return the keys of the newest pruning record and the counts."""
+        with self._lock:
+            record, counts = self._record, self._counts.values()
+        return {**(diagnostics.record_values(record) if record is not None else {}), **counts}
+
+    def close(self) -> None:
+        """End the publishers."""
+        for publisher in (self._ratio, self._resets, self._inferences, self._path):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _advertise(self, kind: Any, topic: str, depth: int) -> LifecyclePublisher:
+        return self._node.create_lifecycle_publisher(
+            kind, topic, QoSProfile(depth=depth), qos_overriding_options=overridable()
+        )
+
+    def _stamp(self, report: InferenceReport) -> Time:
+        if report.observation is not None:
+            stamps = report.observation.image_stamps_s
+            camera = min(stamps, key=lambda name: stamps[name])
+            header = self._inputs.header_of(camera, stamps[camera])
+            if header.stamp.sec:
+                return header.stamp
+        return time_message(report.observation_stamp_s)
+
+    def _inference_message(self, report: InferenceReport, stamp: Time) -> DiagnosticArray:
+        level = OK if report.accepted else ERROR if report.error else WARN
+        message = DiagnosticArray()
+        message.header.stamp = stamp
+        text = 'played' if report.accepted else report.why_not
+        values = diagnostics.report_values(report)
+        message.status = [
+            status_message(f'{self._name}: inference', level, text, self._hardware_id, values)
+        ]
+        if report.record is not None:
+            record = report.record
+            message.status.append(
+                status_message(
+                    f'{self._name}: pruning',
+                    OK,
+                    'key step' if record.key_step else 'pruned',
+                    self._hardware_id,
+                    diagnostics.record_values(record),
+                )
+            )
+        return message
+
+    def _reset_message(
+        self, record: PruningRecord, report: InferenceReport, stamp: Time
+    ) -> DiagnosticArray:
+        values = diagnostics.subtask_reset_values(record, episode=report.episode, step=report.step)
+        message = DiagnosticArray()
+        message.header.stamp = stamp
+        message.status = [
+            status_message(
+                f'{self._name}: subtask_reset', OK, str(record.reason), self._hardware_id, values
+            )
+        ]
+        return message

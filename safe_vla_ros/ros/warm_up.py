@@ -1,0 +1,50 @@
+"""The first inferences, before anything depends on how long they take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from safe_vla_ros.runtime.geometry import Pose
+from safe_vla_ros.runtime.proprio import assemble_proprio, joints_in_use
+from safe_vla_ros.types import Observation
+
+if TYPE_CHECKING:
+    from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.types import Policy
+
+PASSES = 2
+"""A key step and, with most methods, a pruned step."""
+
+IMAGE_SIDE_PX = 224
+INSTRUCTION = 'warm up'
+
+
+def warm_up(policy: Policy, resolved: Resolved) -> None:
+    """Run the policy on grey images and a robot at rest.
+
+    Raises:
+        SafeVlaError: The policy cannot work with these settings.
+    """
+    settings = resolved.policy
+    grey = np.full((IMAGE_SIDE_PX, IMAGE_SIDE_PX, 3), 127, np.uint8)
+    proprio = None
+    if settings.proprio_layout:
+        names = joints_in_use(settings.proprio_layout, settings.gripper_joint_names)
+        proprio = assemble_proprio(
+            settings.proprio_layout,
+            pose=Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])),
+            joints=dict.fromkeys(names, 0.0),
+            gripper_joint_names=settings.gripper_joint_names,
+        )
+    memory = policy.new_episode()
+    for step in range(PASSES):
+        stamps_s = dict.fromkeys(settings.cameras, 1.0 + 0.1 * step)
+        observation = Observation(
+            images=dict.fromkeys(settings.cameras, grey),
+            instruction=resolved.node.instruction or INSTRUCTION,
+            proprio=proprio,
+            image_stamps_s=stamps_s,
+        )
+        policy.infer(observation, memory, resolved.pruning)
