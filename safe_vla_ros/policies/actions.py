@@ -70,4 +70,5 @@ def _rotation_vector_from_euler_xyz(angles: Float64Array) -> Float64Array:
     norm = float(np.linalg.norm(vector))
     if norm == 0.0:
         return np.zeros(3)
-    return vector * (2.0 * np.arctan2(norm, w) / norm)
+    scaled: Float64Array = vector * (2.0 * float(np.arctan2(norm, w)) / norm)
+    return scaled

@@ -36,11 +36,19 @@ class Snapshot:
     mocap_quat: Float64Array
 
 
+@dataclass(frozen=True)
+class ArmState:
+    """The whole physical state of an arm and its scene."""
+
+    physics: Float64Array
+    gripper_effort: float
+
+
 class SimulatedArm:
     """One task's arm and scene. Not thread-safe; render snapshots elsewhere with ``Renderer``.
 
-    A twist moves the target that the hand is welded to; the target never leads the hand by more than
-    5 cm and is set to the hand when motion stops (no command for 0.1 s, or a zero twist).
+    A twist moves the target that the hand is welded to; the target never leads the hand by more
+    than 5 cm and is set to the hand when motion stops (no command for 0.1 s, or a zero twist).
     """
 
     def __init__(self, task: str, *, seed: int = 0, real_time_factor: float = 1.0) -> None:
@@ -180,11 +188,11 @@ class SimulatedArm:
         self._physics()
         self.success = self.success or self._succeeded()
 
-    def render(self, camera: str) -> UInt8Array:
-        """Render a camera in this thread; see ``Renderer.render``."""
+    def render(self, camera: str, view: Snapshot | None = None) -> UInt8Array:
+        """Render a camera in this thread, as it is now or was; see ``Renderer.render``."""
         if self._renderer is None:
             self._renderer = Renderer(self.model)
-        return self._renderer.render(self.snapshot(), camera)
+        return self._renderer.render(self.snapshot() if view is None else view, camera)
 
     def snapshot(self) -> Snapshot:
         """Copy what a ``Renderer`` in another thread needs."""
@@ -215,12 +223,20 @@ class SimulatedArm:
             action = self._expert.get_action(observation)
         return np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
 
+    def save(self) -> ArmState:
+        """Copy the whole physical state, for ``plan_with_expert``."""
+        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        physics = np.empty(self._mujoco.mj_stateSize(self.model, kind))
+        self._mujoco.mj_getState(self.model, self._env.data, physics, kind)
+        return ArmState(physics, self._gripper_effort)
+
     def plan_with_expert(
-        self, steps: int, *, period_s: float, max_speed_m_s: float
+        self, start: ArmState, steps: int, *, period_s: float, max_speed_m_s: float
     ) -> tuple[Float64Array, Float64Array]:
-        """Ask what the expert would do from here, without moving: a trial run that is undone.
+        """Ask what the expert would do from a state: a trial run that is undone.
 
         Args:
+            start: Where the plan starts, from ``save``.
             steps: Actions to plan.
             period_s: Duration of an action on the commands' clock, seconds.
             max_speed_m_s: Speed that the plan is held to (the norm is scaled).
@@ -228,7 +244,8 @@ class SimulatedArm:
         Returns:
             Displacements float64 [steps, 3] in metres and gripper openings float64 [steps].
         """
-        saved = self._save()
+        present = self.save()
+        self._restore(start)
         repeats = max(1, round(period_s / self._step_s))
         translation, opening = np.zeros((steps, 3)), np.zeros(steps)
         for index in range(steps):
@@ -243,7 +260,7 @@ class SimulatedArm:
             for _ in range(repeats):
                 self._move_target(velocity * self._step_s)
                 self._physics()
-        self._restore(saved)
+        self._restore(present)
         return translation, opening
 
     def _make_fully_random_and_observable(self) -> None:
@@ -287,14 +304,8 @@ class SimulatedArm:
         _, info = env.evaluate_state(observation, action)
         return bool(info['success'])
 
-    def _save(self) -> tuple[Float64Array, float]:
+    def _restore(self, state: ArmState) -> None:
+        self._gripper_effort = state.gripper_effort
         kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
-        state = np.empty(self._mujoco.mj_stateSize(self.model, kind))
-        self._mujoco.mj_getState(self.model, self._env.data, state, kind)
-        return state, self._gripper_effort
-
-    def _restore(self, saved: tuple[Float64Array, float]) -> None:
-        state, self._gripper_effort = saved
-        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
-        self._mujoco.mj_setState(self.model, self._env.data, state, kind)
+        self._mujoco.mj_setState(self.model, self._env.data, state.physics, kind)
         self._mujoco.mj_forward(self.model, self._env.data)

@@ -1,0 +1,182 @@
+"""Closed-loop success of the bundled policy per task and pruning method, on paired seeds.
+
+Every method runs the same scenes through the node's own playback and limits, in simulated time
+with a modelled latency. `random` leaves as many passes unpruned as `safe` did, so that the two
+differ only in which tokens they keep. The success figures do not depend on the machine's speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from safe_vla_ros.policies import find_policy, read_spec
+from safe_vla_ros.pruning import PRUNER_NAMES
+from safe_vla_ros.sim.closed_loop import pruning_settings
+from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs, wilson_interval
+from safe_vla_ros.sim.tasks import TASKS
+
+TEST_SEED = 10_000
+"""First seed of scenes that chose nothing: not used in collecting, training or calibrating."""
+
+METHODS = ('none', 'safe', 'fastv', 'random')
+
+
+def share(episodes: list[EpisodeSummary], part: str, whole: str) -> float:
+    """Return the ratio of two fields summed over episodes; 0 when there are none."""
+    total = sum(getattr(episode, whole) for episode in episodes)
+    return sum(getattr(episode, part) for episode in episodes) / total if total else 0.0
+
+
+def describe(episodes: list[EpisodeSummary], baseline: list[EpisodeSummary]) -> dict[str, Any]:
+    """Return the figures of one method over some episodes, paired with unpruned ones."""
+    solved = sum(episode.success for episode in episodes)
+    low, high = wilson_interval(solved, len(episodes))
+    before = {(e.task, e.seed): e.success for e in baseline}
+    paired = [(before[e.task, e.seed], e.success) for e in episodes if (e.task, e.seed) in before]
+    reasons: Counter[str] = Counter()
+    for episode in episodes:
+        reasons.update(episode.key_steps)
+    return {
+        'episodes': len(episodes),
+        'successes': solved,
+        'success_rate': solved / max(1, len(episodes)),
+        'success_interval_95': [low, high],
+        'lost_against_none': sum(was and not now for was, now in paired),
+        'won_against_none': sum(now and not was for was, now in paired),
+        'inferences': sum(e.inferences for e in episodes),
+        'tokens_kept_share': share(episodes, 'tokens_kept', 'tokens_total'),
+        'full_pass_share': share(episodes, 'full_passes', 'inferences'),
+        'key_steps': dict(reasons),
+        'decoder_macs_share': share(episodes, 'decoder_macs', 'decoder_macs_full'),
+        'mean_duration_s': sum(e.duration_s for e in episodes) / max(1, len(episodes)),
+        'starved_s': sum(e.starved_s for e in episodes),
+    }
+
+
+def evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Run every method and return the report."""
+    spec = read_spec(options.policy)
+    results: dict[str, list[EpisodeSummary]] = {}
+    started = time.perf_counter()
+    for method in options.methods:
+        pruning = pruning_settings(spec, method, options.keep_ratio)
+        if method == 'random' and 'safe' in results:
+            budget = share(results['safe'], 'full_passes', 'inferences')
+            pruning = replace(pruning, full_pass_share=budget)
+        jobs = [
+            EpisodeJob(options.policy, options.dtype, task, options.seed + index, pruning)
+            for index in range(options.episodes)
+            for task in options.tasks
+        ]
+        results[method] = _run_with_progress(jobs, method, options.jobs, console)
+    baseline = results.get('none', [])
+    return {
+        'policy': find_policy(options.policy).name,
+        'dtype': options.dtype,
+        'keep_ratio': options.keep_ratio,
+        'pruning': dict(spec.pruning),
+        'first_seed': options.seed,
+        'episodes_per_task': options.episodes,
+        'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+        'wall_s': time.perf_counter() - started,
+        'methods': {
+            method: {
+                'all': describe(episodes, baseline),
+                'tasks': {
+                    task: describe([e for e in episodes if e.task == task], baseline)
+                    for task in options.tasks
+                },
+            }
+            for method, episodes in results.items()
+        },
+        'episodes': [
+            {k: v for k, v in asdict(episode).items() if k != 'similarities'}
+            for episodes in results.values()
+            for episode in sorted(episodes, key=lambda e: (e.task, e.seed))
+        ],
+    }
+
+
+def _run_with_progress(
+    jobs: list[EpisodeJob], method: str, processes: int, console: Console
+) -> list[EpisodeSummary]:
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('{task.fields[note]}'),
+        TimeRemainingColumn(),
+    )
+    episodes: list[EpisodeSummary] = []
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task(method, total=len(jobs), note='')
+        for episode in run_jobs(jobs, processes=processes):
+            episodes.append(episode)
+            solved = sum(e.success for e in episodes)
+            progress.update(bar, advance=1, note=f'{100 * solved / len(episodes):.0f} % solved')
+    return episodes
+
+
+def make_table(report: dict[str, Any]) -> Table:
+    """Lay the report out for a terminal."""
+    tasks = list(next(iter(report['methods'].values()))['tasks'])
+    table = Table(title=f'success in % [95 % interval], keep ratio {report["keep_ratio"]}')
+    table.add_column('method')
+    for name in [*tasks, 'all', 'tokens kept', 'full passes', 'decoder MACs']:
+        table.add_column(name, justify='right')
+    for method, figures in report['methods'].items():
+        whole = figures['all']
+        low, high = whole['success_interval_95']
+        table.add_row(
+            method,
+            *(f'{100 * figures["tasks"][task]["success_rate"]:.0f}' for task in tasks),
+            f'{100 * whole["success_rate"]:.1f} [{100 * low:.0f}, {100 * high:.0f}]',
+            f'{100 * whole["tokens_kept_share"]:.0f} %',
+            f'{100 * whole["full_pass_share"]:.0f} %',
+            f'{100 * whole["decoder_macs_share"]:.0f} %',
+        )
+    return table
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m safe_vla_ros.bench.success',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--policy', default='mini_metaworld', help='directory or bundled name')
+    parser.add_argument('--tasks', nargs='+', default=list(TASKS), choices=list(TASKS))
+    parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(PRUNER_NAMES))
+    parser.add_argument('--episodes', type=int, default=50, help='episodes per task and method')
+    parser.add_argument('--seed', type=int, default=TEST_SEED, help='first seed')
+    parser.add_argument('--keep-ratio', type=float, default=0.25)
+    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
+    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes')
+    parser.add_argument('--out', type=Path, help='write the report as JSON')
+    options = parser.parse_args(arguments)
+    console = Console()
+    report = evaluate(options, console)
+    console.print(make_table(report))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        partial = options.out.with_suffix('.partial')
+        partial.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+        os.replace(partial, options.out)  # noqa: PTH105
+        console.print(f'wrote {options.out}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,239 @@
+"""The bundled policy: loads ``config.json``, ``model.safetensors`` and ``tokenizer.json``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from safe_vla_ros.errors import CheckpointError, ObservationError
+from safe_vla_ros.policies.actions import to_chunk
+from safe_vla_ros.policies.attention import use_tapping_attention
+from safe_vla_ros.policies.decoder import make_record, run_decoder
+from safe_vla_ros.policies.device import choose_device, choose_dtype
+from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
+from safe_vla_ros.policies.spec import apply_policy_file, read_config
+from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.pruning import EpisodeState, make_episode
+from safe_vla_ros.types import PolicySpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from safe_vla_ros.types import (
+        ActionChunk,
+        EpisodeMemory,
+        Observation,
+        PolicySettings,
+        PruningSettings,
+        UInt8Array,
+    )
+
+WEIGHTS_FILE = 'model.safetensors'
+TOKENIZER_FILE = 'tokenizer.json'
+PAD_TOKEN, UNKNOWN_TOKEN, STOP_TOKEN = '<pad>', '<unk>', '<stop>'
+
+
+def make_tokenizer(sentences: Iterable[str]) -> Tokenizer:
+    """Make a word-level tokenizer that knows the words of some sentences; ids 0..2 are special."""
+    words = sorted({word for sentence in sentences for word in sentence.lower().split()})
+    vocabulary = [PAD_TOKEN, UNKNOWN_TOKEN, STOP_TOKEN, *words]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN_TOKEN)
+    )
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+def encode_instruction(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
+    """Return exactly ``length`` token ids: padded with 0 or cut."""
+    ids: list[int] = tokenizer.encode(text).ids[:length]
+    return ids + [0] * (length - len(ids))
+
+
+def prepare_image(image: UInt8Array, size: int) -> UInt8Array:
+    """Resize to the model's input.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        size: Side of the square input, pixels.
+
+    Returns:
+        uint8 [3, size, size], area-averaged when it shrinks.
+    """
+    height, width = image.shape[:2]
+    if (height, width) != (size, size):
+        shrinks = height >= size and width >= size
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(image, (size, size), interpolation=method).astype(np.uint8)
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def model_config(config: dict[str, Any], path: Path) -> MiniConfig:
+    """Read the network's sizes from a ``config.json``.
+
+    Raises:
+        CheckpointError: A key is missing or unknown.
+    """
+    fields = {key: value for key, value in config.items() if key != 'model_type'}
+    try:
+        return MiniConfig(**fields)
+    except TypeError as error:
+        msg = f'{path}: {str(error).replace("MiniConfig.__init__()", "config")}'
+        raise CheckpointError(msg) from error
+
+
+def read_spec(path: Path) -> PolicySpec:
+    """Read what the directory says about the policy, without its weights."""
+    config = model_config(read_config(path), path / 'config.json')
+    spec = PolicySpec(
+        name=path.name,
+        kind='mini',
+        cameras=tuple(config.cameras),
+        num_cameras=len(config.cameras),
+        chunk_size=config.chunk_size,
+        num_layers=config.num_hidden_layers,
+        rotation='axis_angle',
+        frame='base',
+    )
+    return apply_policy_file(spec, path)
+
+
+def load(path: Path, settings: PolicySettings) -> MiniPolicy:
+    """Load the policy.
+
+    Raises:
+        CheckpointError: A file is missing or does not fit the configuration.
+    """
+    spec = read_spec(path)
+    config = model_config(read_config(path), path / 'config.json')
+    device = choose_device(settings.device)
+    model = MiniVla(config)
+    _load_weights(model, path / WEIGHTS_FILE)
+    model.eval().to(device, choose_dtype(settings.dtype, device, torch.float32))
+    return MiniPolicy(spec, settings, model, _load_tokenizer(path / TOKENIZER_FILE))
+
+
+class MiniPolicy:
+    """The bundled policy as ``types.Policy``."""
+
+    def __init__(
+        self, spec: PolicySpec, settings: PolicySettings, model: MiniVla, tokenizer: Tokenizer
+    ) -> None:
+        self._spec = spec
+        self._settings = settings
+        self._model = model
+        self._tokenizer = tokenizer
+        self._config = model.config
+        self._weight = model.placeholders
+        use_tapping_attention(model.decoder)
+
+    @property
+    def spec(self) -> PolicySpec:
+        """What the policy's directory says about itself."""
+        return self._spec
+
+    def new_episode(self) -> EpisodeState:
+        """Return an empty memory."""
+        return make_episode()
+
+    @torch.inference_mode()
+    def infer(
+        self, observation: Observation, memory: EpisodeMemory, pruning: PruningSettings
+    ) -> ActionChunk:
+        """Run the model once; see ``types.Policy``.
+
+        Raises:
+            ObservationError: The observation does not fit the model.
+            NonFiniteError: Something in the model or its output is not finite.
+        """
+        if not isinstance(memory, EpisodeState):
+            msg = f'the memory must come from new_episode, got {type(memory).__name__}'
+            raise TypeError(msg)
+        device, dtype = self._weight.device, self._weight.dtype
+        stopwatch = Stopwatch(device)
+        with stopwatch.stage('prepare'):
+            images, proprio = self._prepare(observation)
+            text = encode_instruction(
+                self._tokenizer, observation.instruction, self._config.instruction_length
+            )
+            ids = torch.tensor([text], device=device)
+        with stopwatch.stage('encode'):
+            visual = self._model.encode_images({k: v.to(device) for k, v in images.items()})
+            embeddings = self._model.assemble(visual.to(dtype), proprio.to(device), ids)
+        output = run_decoder(
+            self._model.decoder,
+            embeddings,
+            visual=self._model.visual_slice,
+            action_rows=self._model.action_slice,
+            last_row=embeddings.shape[1] - 1,
+            tokens_per_camera=tuple(r * c for r, c in self._config.grids.values()),
+            causal=False,
+            episode=memory,
+            settings=pruning,
+            stamp_s=observation.stamp_s,
+        )
+        with stopwatch.stage('head'):
+            actions = self._model.action_head(output.rows(self._model.action_slice))
+            values = actions[0].float().cpu().numpy()
+        names = self._settings.cameras
+        grids = dict(zip(names, self._config.grids.values(), strict=True))
+        record = make_record(output, grids, pruning, stopwatch.milliseconds())
+        return to_chunk(values, self._settings, record)
+
+    def _prepare(self, observation: Observation) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        names = self._settings.cameras
+        if len(names) != len(self._config.cameras):
+            msg = f'the policy takes {len(self._config.cameras)} cameras, got {list(names)}'
+            raise ObservationError(msg)
+        images = {}
+        for name, (model_name, size) in zip(names, self._config.cameras.items(), strict=True):
+            image = prepare_image(observation.images[name], size)
+            images[model_name] = torch.from_numpy(image)[None]
+        proprio = observation.proprio
+        if proprio is None or proprio.shape != (self._config.proprio_dim,):
+            got = 'none' if proprio is None else list(proprio.shape)
+            msg = (
+                f'the policy takes {self._config.proprio_dim} numbers of proprioception, got {got}'
+            )
+            raise ObservationError(msg)
+        return images, torch.from_numpy(proprio).float()[None]
+
+
+def _load_weights(model: MiniVla, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        msg = f'{path} is missing'
+        raise CheckpointError(msg) from None
+    except (OSError, SafetensorError) as error:
+        msg = f'{path} cannot be read as safetensors: {error}'
+        raise CheckpointError(msg) from error
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in weights:
+            msg = f'{path}: tensor {name!r} is missing'
+            raise CheckpointError(msg)
+        if weights[name].shape != tensor.shape:
+            got, wanted = list(weights[name].shape), list(tensor.shape)
+            msg = f'{path}: tensor {name!r} has shape {got}, config.json asks for {wanted}'
+            raise CheckpointError(msg)
+    model.load_state_dict({name: weights[name] for name in expected})
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    if not path.exists():
+        msg = f'{path} is missing'
+        raise CheckpointError(msg)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        msg = f'{path} cannot be read as a tokenizer: {error}'
+        raise CheckpointError(msg) from error

@@ -1,0 +1,211 @@
+"""The network of the bundled policy: a VLA in the shape of OpenVLA-OFT, small enough for a CPU.
+
+Sequence: visual tokens of every camera | proprioception | instruction | action placeholders | stop.
+Attention is bidirectional and one pass gives the whole chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaModel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+STRIDE = 8
+"""Pixels per visual token and axis."""
+
+STOP_TOKEN_ID = 2
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """Sizes of the network; the fields of ``config.json``.
+
+    Attributes:
+        cameras: Side of the square input image by camera, pixels, in sequence order.
+        vocab_size: Words the instruction embedding knows.
+        instruction_length: Instruction tokens; shorter texts are padded, longer ones cut.
+        chunk_size: Actions per chunk.
+        action_dim: Numbers per action.
+        proprio_dim: Numbers of proprioception.
+        proprio_mean, proprio_std: Statistics of the training data.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: Decoder sizes.
+    """
+
+    cameras: Mapping[str, int]
+    vocab_size: int
+    instruction_length: int
+    chunk_size: int
+    action_dim: int
+    proprio_dim: int
+    proprio_mean: Sequence[float]
+    proprio_std: Sequence[float]
+    hidden_size: int = 128
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 2
+    intermediate_size: int = 384
+
+    @property
+    def grids(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of visual tokens by camera."""
+        return {name: (size // STRIDE, size // STRIDE) for name, size in self.cameras.items()}
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Visual tokens of all cameras."""
+        return sum(rows * columns for rows, columns in self.grids.values())
+
+
+class MiniVla(nn.Module):
+    """Vision encoder and projector per camera, Llama decoder, L1-regression head."""
+
+    proprio_mean: Tensor
+    proprio_std: Tensor
+
+    def __init__(self, config: MiniConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.vision = nn.ModuleDict(
+            {name: VisionEncoder(size, width) for name, size in config.cameras.items()}
+        )
+        self.proprio_projector = nn.Sequential(
+            nn.Linear(config.proprio_dim, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.decoder = LlamaModel(
+            LlamaConfig(
+                vocab_size=config.vocab_size,
+                hidden_size=width,
+                intermediate_size=config.intermediate_size,
+                num_hidden_layers=config.num_hidden_layers,
+                num_attention_heads=config.num_attention_heads,
+                max_position_embeddings=1024,
+                use_cache=False,
+            )
+        )
+        self.placeholders = nn.Parameter(0.02 * torch.randn(config.chunk_size, width))
+        self.action_head = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, config.action_dim)
+        )
+        self.register_buffer(
+            'proprio_mean', torch.tensor(config.proprio_mean, dtype=torch.float32), persistent=False
+        )
+        self.register_buffer(
+            'proprio_std', torch.tensor(config.proprio_std, dtype=torch.float32), persistent=False
+        )
+
+    @property
+    def visual_slice(self) -> slice:
+        """Positions of the visual tokens in the sequence."""
+        return slice(0, self.config.num_visual_tokens)
+
+    @property
+    def action_slice(self) -> slice:
+        """Positions of the action placeholders in the sequence."""
+        start = self.config.num_visual_tokens + 1 + self.config.instruction_length
+        return slice(start, start + self.config.chunk_size)
+
+    def encode_images(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Turn images into projected visual tokens.
+
+        Args:
+            images: uint8 [B, 3, S, S] by camera.
+
+        Returns:
+            [B, N, D] visual tokens, cameras in the config's order.
+        """
+        return torch.cat([self.vision[name](images[name]) for name in self.config.cameras], dim=1)
+
+    def assemble(self, visual: Tensor, proprio: Tensor, instruction_ids: Tensor) -> Tensor:
+        """Put the decoder's input sequence together.
+
+        Args:
+            visual: [B, N, D] from ``encode_images``.
+            proprio: [B, P] float32, physical units.
+            instruction_ids: [B, T] int64, already padded or cut.
+
+        Returns:
+            [B, N + 1 + T + chunk + 1, D] input embeddings.
+        """
+        batch = len(visual)
+        normalised = ((proprio - self.proprio_mean) / self.proprio_std).to(visual.dtype)
+        proprio_token = self.proprio_projector(normalised)[:, None]
+        text = self.decoder.embed_tokens(instruction_ids).to(visual.dtype)
+        slots = self.placeholders.to(visual.dtype).expand(batch, -1, -1)
+        stop_ids = torch.full((batch, 1), STOP_TOKEN_ID, device=visual.device)
+        stop = self.decoder.embed_tokens(stop_ids).to(visual.dtype)
+        return torch.cat([visual, proprio_token.to(visual.dtype), text, slots, stop], dim=1)
+
+    def decode_full(self, embeddings: Tensor, **attention: Any) -> Tensor:
+        """Run every decoder layer over every token (training).
+
+        Args:
+            embeddings: [B, S, D].
+            **attention: Passed to the attention function of each layer.
+
+        Returns:
+            [B, S, D] hidden states after the final norm.
+        """
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
+        rotary = self.decoder.rotary_emb(embeddings, position_ids=positions)
+        hidden = embeddings
+        for layer in self.decoder.layers:
+            hidden = layer(hidden, position_embeddings=rotary, **attention)
+        return self.decoder.norm(hidden)  # type: ignore[no-any-return]
+
+
+class VisionEncoder(nn.Module):
+    """Convolutions of stride 8, a projector to the decoder's width, and a learned position."""
+
+    def __init__(self, image_size: int, width: int, channels: Sequence[int] = (24, 48, 96)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        previous = 3
+        for count in channels:
+            layers += [
+                nn.Conv2d(previous, count, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(count),
+                nn.ReLU(inplace=True),
+            ]
+            previous = count
+        self.channels = previous
+        self.stem = nn.Sequential(*layers, _ResidualBlock(previous), _ResidualBlock(previous))
+        self.projector = nn.Sequential(
+            nn.Linear(previous, width), nn.GELU(), nn.Linear(width, width)
+        )
+        tokens = (image_size // STRIDE) ** 2
+        self.position = nn.Parameter(0.02 * torch.randn(tokens, width))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the feature map [B, C, S/8, S/8] of uint8 images [B, 3, S, S]."""
+        pixels = images.to(self.position.dtype).div(127.5).sub(1.0)
+        return self.stem(pixels.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return visual tokens [B, (S/8)^2, D] of uint8 images [B, 3, S, S]."""
+        return self.project(self.features(images))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return visual tokens of a feature map."""
+        tokens = features.flatten(2).transpose(1, 2)
+        projected: Tensor = self.projector(tokens)
+        return projected + self.position.to(projected.dtype)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = functional.relu(self.first_norm(self.first(features)))
+        return functional.relu(features + self.second_norm(self.second(inner)))

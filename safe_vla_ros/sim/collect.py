@@ -1,0 +1,177 @@
+"""Collect demonstrations of the scripted experts, or the experts' answers to a policy's own states.
+
+Every frame's label is the expert's plan from exactly that state. Frames are visited by the expert,
+with noise and kicks so that it shows how to recover, or, with --policy, by that policy (DAgger).
+Shards that exist are kept, so an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from safe_vla_ros.sim.arm import SimulatedArm
+from safe_vla_ros.sim.closed_loop import control_settings, load_bundled
+from safe_vla_ros.sim.dataset import SampleWriter, task_index
+from safe_vla_ros.sim.expert import ExpertPolicy
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.sim.rollout import Frame, Latency, run_episode
+from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.types import Float64Array, Policy, PruningSettings
+
+NOISE_LEVELS = {'push': (0.0, 0.1, 0.2), 'default': (0.0, 0.15, 0.35)}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One unit of work.
+
+    Attributes:
+        path: File that it becomes.
+        task: Task's name.
+        samples: Frames to label.
+        first_seed: Seed of its first episode.
+        policy: Directory of the policy that drives, or None for the expert.
+        frame_stride: One frame in this many is labelled.
+    """
+
+    path: Path
+    task: str
+    samples: int
+    first_seed: int
+    policy: str | None
+    frame_stride: int
+
+
+def collect_shard(shard: Shard) -> int:
+    """Run episodes until the shard is full, write it and return the number of episodes."""
+    arm = SimulatedArm(shard.task)
+    writer = SampleWriter()
+    levels = NOISE_LEVELS.get(shard.task, NOISE_LEVELS['default'])
+    student = load_bundled(shard.policy) if shard.policy else None
+    episode = 0
+    while len(writer) < shard.samples:
+        seed = shard.first_seed + episode
+        arm.reset(seed)
+        expert = ExpertPolicy(arm, noise=levels[episode % len(levels)], seed=seed)
+        driver: Policy = student or expert
+        run_episode(
+            arm,
+            driver,
+            control=control_settings(),
+            pruning=PruningSettings(method='none'),
+            latency=Latency(),
+            seed=seed,
+            blind=student is None,
+            on_frame=_Recorder(expert, writer, task_index(shard.task), seed, shard.frame_stride),
+        )
+        episode += 1
+    arm.close()
+    writer.write(shard.path)
+    return episode
+
+
+class _Recorder:
+    def __init__(
+        self, expert: ExpertPolicy, writer: SampleWriter, task: int, seed: int, stride: int
+    ) -> None:
+        self._expert, self._writer, self._task, self._seed = expert, writer, task, seed
+        self._stride, self._count = stride, seed % stride
+
+    def __call__(self, arm: SimulatedArm, frame: Frame, proprio: Float64Array) -> None:
+        self._expert.see(frame.stamp_s, frame.state)
+        self._count += 1
+        if self._count % self._stride:
+            return
+        translation, opening = self._expert.plan(frame.stamp_s)
+        self._writer.add(
+            {camera: arm.render(camera, frame.view) for camera in CAMERA_SIZES_PX},
+            proprio.astype(np.float32),
+            translation.astype(np.float32),
+            opening.astype(np.float32),
+            arm.hidden_state().astype(np.float32),
+            np.int8(self._task),
+            np.int64(self._seed),
+        )
+
+
+def _limit_threads() -> None:
+    import torch  # noqa: PLC0415  (in the worker process)
+
+    torch.set_num_threads(1)
+
+
+def collect(shards: list[Shard], *, jobs: int) -> None:
+    """Make the shards that do not exist yet, with a progress bar."""
+    missing = [shard for shard in shards if not shard.path.exists()]
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    context = multiprocessing.get_context('spawn')
+    with (
+        Progress(*columns) as progress,
+        ProcessPoolExecutor(jobs, mp_context=context, initializer=_limit_threads) as pool,
+    ):
+        bar = progress.add_task('collecting', total=sum(shard.samples for shard in shards))
+        progress.advance(bar, sum(s.samples for s in shards) - sum(s.samples for s in missing))
+        futures = {pool.submit(collect_shard, shard): shard for shard in missing}
+        for future in as_completed(futures):
+            shard = futures[future]
+            episodes = future.result()
+            progress.console.print(
+                f'{shard.path.name}: {shard.samples} frames, {episodes} episodes'
+            )
+            progress.advance(bar, shard.samples)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m safe_vla_ros.sim.collect',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--out', type=Path, required=True, help='directory for the shards')
+    parser.add_argument('--policy', help='policy that drives instead of the expert (DAgger)')
+    parser.add_argument('--tasks', nargs='+', default=list(TASKS), choices=list(TASKS))
+    parser.add_argument('--samples', type=int, default=5000, help='frames per task')
+    parser.add_argument('--shards', type=int, default=4, help='shards per task')
+    parser.add_argument('--seed', type=int, default=100_000, help='first seed of the episodes')
+    parser.add_argument('--frame-stride', type=int, default=2, help='label one frame in this many')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes')
+    options = parser.parse_args(arguments)
+    shards = [
+        Shard(
+            path=options.out / f'{task}-{index:02d}.npz',
+            task=task,
+            samples=options.samples // options.shards,
+            first_seed=options.seed + 10_000 * index + 1_000 * task_index(task),
+            policy=options.policy,
+            frame_stride=options.frame_stride,
+        )
+        for index in range(options.shards)
+        for task in options.tasks
+    ]
+    collect(shards, jobs=options.jobs)
+
+
+if __name__ == '__main__':
+    main()

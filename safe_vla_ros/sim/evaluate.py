@@ -1,0 +1,147 @@
+"""Closed-loop episodes of many tasks and seeds on all cores."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
+
+from safe_vla_ros.sim.arm import SimulatedArm
+from safe_vla_ros.sim.closed_loop import control_settings, load_bundled
+from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from safe_vla_ros.types import Policy, PruningSettings
+
+
+@dataclass(frozen=True)
+class EpisodeJob:
+    """One episode to run.
+
+    Attributes:
+        policy: Policy directory or bundled name.
+        dtype: ``float32`` or ``bfloat16``.
+        task: Task's name.
+        seed: Seed of the scene and of the latency's spread.
+        pruning: How to prune.
+    """
+
+    policy: str
+    dtype: str
+    task: str
+    seed: int
+    pruning: PruningSettings
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """What one episode came to.
+
+    Attributes:
+        task, seed, method: What was run.
+        success: Whether the task was solved.
+        duration_s: Simulated time, seconds.
+        inferences: Policy passes.
+        key_steps: Passes that renewed the reference, by reason.
+        full_passes: Passes that kept every visual token.
+        tokens_kept, tokens_total: Visual tokens over all passes.
+        decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
+        similarities: kappa of every pass that had one.
+        starved_s: Time without a plan, seconds.
+    """
+
+    task: str
+    seed: int
+    method: str
+    success: bool
+    duration_s: float
+    inferences: int
+    key_steps: dict[str, int]
+    full_passes: int
+    tokens_kept: int
+    tokens_total: int
+    decoder_macs: int
+    decoder_macs_full: int
+    similarities: list[float]
+    starved_s: float
+
+
+def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
+    """Run episodes in processes of one thread each; yields them as they end, in any order."""
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+        for future in as_completed([pool.submit(_run, job) for job in jobs]):
+            yield future.result()
+
+
+def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
+    """Count what an episode's inferences did."""
+    records = [report.record for report in result.reports if report.record is not None]
+    key_steps: dict[str, int] = {}
+    for record in records:
+        if record.key_step and record.reason:
+            key_steps[record.reason] = key_steps.get(record.reason, 0) + 1
+    kept = [sum(record.kept.values()) for record in records]
+    total = [sum(record.total.values()) for record in records]
+    return EpisodeSummary(
+        task=job.task,
+        seed=job.seed,
+        method=job.pruning.method,
+        success=result.success,
+        duration_s=result.duration_s,
+        inferences=len(records),
+        key_steps=key_steps,
+        full_passes=sum(k == t for k, t in zip(kept, total, strict=True)),
+        tokens_kept=sum(kept),
+        tokens_total=sum(total),
+        decoder_macs=sum(record.decoder_macs for record in records),
+        decoder_macs_full=sum(record.decoder_macs_full for record in records),
+        similarities=[r.similarity for r in records if r.similarity is not None],
+        starved_s=result.halts.get('starved', 0.0),
+    )
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Return Wilson's score interval of a share (95 % by default)."""
+    if trials == 0:
+        return 0.0, 1.0
+    share = successes / trials
+    scale = 1.0 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / scale
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) / scale
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _run(job: EpisodeJob) -> EpisodeSummary:
+    arm = _arm(job.task)
+    arm.reset(job.seed)
+    result = run_episode(
+        arm,
+        _policy(job.policy, job.dtype),
+        control=control_settings(),
+        pruning=job.pruning,
+        latency=Latency(),
+        seed=job.seed,
+    )
+    return summarise(job, result)
+
+
+@cache
+def _arm(task: str) -> SimulatedArm:
+    return SimulatedArm(task)
+
+
+@lru_cache(maxsize=1)
+def _policy(reference: str, dtype: str) -> Policy:
+    return load_bundled(reference, dtype=dtype)
+
+
+def _one_thread() -> None:
+    import torch  # noqa: PLC0415  (in the worker process)
+
+    torch.set_num_threads(1)

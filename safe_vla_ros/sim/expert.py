@@ -1,0 +1,89 @@
+"""The scripted expert as a policy, so that demonstrations run through the same playback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from safe_vla_ros.pruning import EpisodeState, make_episode
+from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
+
+if TYPE_CHECKING:
+    from safe_vla_ros.sim.arm import ArmState, SimulatedArm
+    from safe_vla_ros.types import (
+        EpisodeMemory,
+        Float64Array,
+        Observation,
+        PruningSettings,
+    )
+
+PERIOD_S = 0.05
+CHUNK_SIZE = 8
+MAX_SPEED_M_S = 0.4
+MAX_ACCEL_M_S2 = 2.0
+EXECUTE_STEPS = 3
+
+
+def expert_chunk(arm: SimulatedArm, state: ArmState) -> tuple[Float64Array, Float64Array]:
+    """Return the expert's plan from a state: metres float64 [8, 3] and openings float64 [8]."""
+    return arm.plan_with_expert(state, CHUNK_SIZE, period_s=PERIOD_S, max_speed_m_s=MAX_SPEED_M_S)
+
+
+class ExpertPolicy:
+    """Sees the hidden state; with noise it shows how to recover.
+
+    The noise is a Gaussian on every displacement and, now and then, a kick: one random displacement
+    for a few actions. Labels never have it; they come from ``expert_chunk``.
+    """
+
+    def __init__(self, arm: SimulatedArm, *, noise: float, seed: int) -> None:
+        """Make the expert of an episode.
+
+        Args:
+            arm: The robot.
+            noise: Standard deviation as a fraction of the largest displacement.
+            seed: Seed of the noise.
+        """
+        self._arm = arm
+        self._noise = noise
+        self._random = np.random.default_rng(seed)
+        self._states: dict[float, ArmState] = {}
+        self._plans: dict[float, tuple[Float64Array, Float64Array]] = {}
+
+    def see(self, stamp_s: float, state: ArmState) -> None:
+        """Remember the state in which the images of a stamp were taken."""
+        self._states[stamp_s] = state
+
+    def plan(self, stamp_s: float) -> tuple[Float64Array, Float64Array]:
+        """Return the clean plan from the state of a stamp; see ``expert_chunk``."""
+        if stamp_s not in self._plans:
+            self._plans[stamp_s] = expert_chunk(self._arm, self._states[stamp_s])
+        return self._plans[stamp_s]
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Sizes of the expert's chunks."""
+        return PolicySpec('expert', 'expert', (), None, CHUNK_SIZE, 1)
+
+    def new_episode(self) -> EpisodeState:
+        """Return a memory that the expert does not use."""
+        return make_episode()
+
+    def infer(
+        self, observation: Observation, memory: EpisodeMemory, pruning: PruningSettings
+    ) -> ActionChunk:
+        """Plan from the state in which the observation's images were taken."""
+        del memory, pruning
+        translation, opening = self.plan(observation.stamp_s)
+        largest = MAX_SPEED_M_S * PERIOD_S
+        if self._noise:
+            translation = translation + self._random.normal(
+                0.0, self._noise * largest, translation.shape
+            )
+            if self._random.random() < 0.12:
+                start = self._random.integers(1, 4)
+                kick = self._random.normal(0.0, 0.8 * largest, 3)
+                translation[start : start + self._random.integers(2, 5)] = kick
+        record = PruningRecord('none', {}, {}, False, None, None, 0.0, {}, {}, {}, 0, 0)
+        return ActionChunk(translation, np.zeros((CHUNK_SIZE, 3)), opening, record)

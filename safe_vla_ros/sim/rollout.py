@@ -1,0 +1,216 @@
+"""One closed-loop episode in simulated time, through the node's own playback, limits and halts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from safe_vla_ros.runtime.runtime import PolicyRuntime
+from safe_vla_ros.sim.arm import STEP_S, ArmState, SimulatedArm, Snapshot
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from safe_vla_ros.runtime.inference import InferenceOutcome, InferenceReport
+    from safe_vla_ros.runtime.settings import ControlSettings
+    from safe_vla_ros.types import Float64Array, Policy, PruningSettings, UInt8Array
+
+EPISODE_S = 8.0
+PROPRIO_LAYOUT = ('ee_position', 'gripper_joints')
+GRIPPER_JOINT_NAMES = ('gripper_left', 'gripper_right')
+_START_S = 100.0
+_BLACK = np.zeros((8, 8, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times between the robot and the policy, as they are measured over DDS; simulated seconds.
+
+    Attributes:
+        camera_s: From capture to the arrival of an image.
+        inference_s: From taking an observation to its chunk, on average.
+        inference_spread: Each one is drawn uniformly within this fraction of the average.
+    """
+
+    camera_s: float = 0.025
+    inference_s: float = 0.045
+    inference_spread: float = 0.4
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One instant at which the cameras saw the scene."""
+
+    stamp_s: float
+    view: Snapshot
+    state: ArmState
+
+
+class FrameListener(Protocol):
+    """Sees every frame with the proprioception that an inference on it would have."""
+
+    def __call__(self, arm: SimulatedArm, frame: Frame, proprio: Float64Array) -> None:
+        """Take a frame when its images have arrived."""
+        ...
+
+
+@dataclass
+class EpisodeResult:
+    """What happened in an episode.
+
+    Attributes:
+        success: Whether the task's condition held at some moment.
+        duration_s: Simulated time until success or the end, seconds.
+        reports: Every inference.
+        halts: Seconds spent in every state but running.
+    """
+
+    success: bool = False
+    duration_s: float = 0.0
+    reports: list[InferenceReport] = field(default_factory=list)
+    halts: dict[str, float] = field(default_factory=dict)
+
+
+class SimulatedClock:
+    """A clock that its owner sets."""
+
+    def __init__(self, start_s: float = _START_S) -> None:
+        self.time_s = start_s
+
+    def now_s(self) -> float:
+        """Return simulated time, seconds."""
+        return self.time_s
+
+
+def run_episode(
+    arm: SimulatedArm,
+    policy: Policy,
+    *,
+    control: ControlSettings,
+    pruning: PruningSettings,
+    latency: Latency,
+    seed: int,
+    clock: SimulatedClock | None = None,
+    on_frame: FrameListener | None = None,
+    camera_rate_hz: float = 20.0,
+    blind: bool = False,
+) -> EpisodeResult:
+    """Run one episode until success or 8 s.
+
+    Args:
+        arm: The robot, already reset.
+        policy: Anything that turns observations into chunks.
+        control: Playback, limits and halting, as in the node.
+        pruning: How to prune.
+        latency: Modelled times between robot and policy.
+        seed: Seed of the latency's spread.
+        clock: Give it to look at the time from elsewhere.
+        on_frame: Called for every frame once its images have arrived.
+        camera_rate_hz: Frames per simulated second.
+        blind: Give the policy black images; for a policy that does not look at them.
+
+    Returns:
+        Success, time and every inference's report.
+    """
+    clock = clock or SimulatedClock()
+    runtime = PolicyRuntime(
+        policy=policy,
+        cameras=tuple(CAMERA_SIZES_PX),
+        proprio_layout=PROPRIO_LAYOUT,
+        gripper_joint_names=GRIPPER_JOINT_NAMES,
+        control=control,
+        pruning=pruning,
+        clock=clock,
+        initial_instruction=arm.instruction,
+    )
+    runtime.activate()
+    episode = _Episode(arm, runtime, clock, latency, np.random.default_rng(seed))
+    episode.tick_s = 1.0 / control.control_rate_hz
+    episode.steps_per_frame = max(1, round(1.0 / camera_rate_hz / STEP_S))
+    episode.on_frame = on_frame
+    episode.blind = blind
+    return episode.run()
+
+
+@dataclass
+class _Episode:
+    arm: SimulatedArm
+    runtime: PolicyRuntime
+    clock: SimulatedClock
+    latency: Latency
+    random: np.random.Generator
+    tick_s: float = 0.02
+    steps_per_frame: int = 4
+    on_frame: FrameListener | None = None
+    blind: bool = False
+    frames: list[Frame] = field(default_factory=list)
+    pending: tuple[float, InferenceOutcome] | None = None
+    result: EpisodeResult = field(default_factory=EpisodeResult)
+
+    def run(self) -> EpisodeResult:
+        start_s = self.clock.time_s
+        next_tick_s = start_s
+        for step in range(round(EPISODE_S / STEP_S)):
+            now_s = start_s + step * STEP_S
+            while next_tick_s < now_s:
+                self._tick(next_tick_s)
+                next_tick_s += self.tick_s
+            self.clock.time_s = now_s
+            if step % self.steps_per_frame == 0:
+                self.frames.append(Frame(now_s, self.arm.snapshot(), self.arm.save()))
+            self._sense(now_s)
+            self._think(now_s)
+            self.arm.step(now_s)
+            self.result.duration_s = now_s + STEP_S - start_s
+            if self.arm.success:
+                self.result.success = True
+                break
+        return self.result
+
+    def _tick(self, now_s: float) -> None:
+        self.clock.time_s = now_s
+        command = self.runtime.tick()
+        state = self.runtime.state.name
+        if state != 'running':
+            halts = self.result.halts
+            halts[state] = halts.get(state, 0.0) + self.tick_s
+        if command is None:
+            return
+        self.arm.command_twist(command.linear_m_s, now_s)
+        if command.gripper is not None:
+            self.arm.command_gripper(command.gripper)
+
+    def _sense(self, now_s: float) -> None:
+        arm, runtime = self.arm, self.runtime
+        position, gripper = arm.ee_position, arm.gripper_positions
+        quaternion = arm.ee_quaternion_xyzw
+        runtime.put_pose(position, quaternion, stamp_s=now_s, frame_id='base_link')
+        runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, stamp_s=now_s)
+        while self.frames and self.frames[0].stamp_s + self.latency.camera_s <= now_s + 1e-9:
+            frame = self.frames.pop(0)
+            for camera in CAMERA_SIZES_PX:
+                image = self._deferred(frame.view, camera)
+                runtime.put_image(camera, image, stamp_s=frame.stamp_s)
+            if self.on_frame is not None:
+                self.on_frame(arm, frame, np.concatenate([position, gripper]))
+
+    def _deferred(self, view: Snapshot, camera: str) -> Callable[[], UInt8Array]:
+        def render() -> UInt8Array:
+            return _BLACK if self.blind else self.arm.render(camera, view)
+
+        return render
+
+    def _think(self, now_s: float) -> None:
+        if self.pending is not None and self.pending[0] <= now_s:
+            self.result.reports.append(self.runtime.finish_inference(self.pending[1]))
+            self.pending = None
+        if self.pending is None:
+            job = self.runtime.begin_inference()
+            if job is not None:
+                spread = self.latency.inference_spread
+                factor = 1.0 + spread * self.random.uniform(-1.0, 1.0)
+                outcome = self.runtime.run_inference(job)
+                self.pending = (now_s + factor * self.latency.inference_s, outcome)

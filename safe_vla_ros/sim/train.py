@@ -1,0 +1,229 @@
+"""Train the bundled policy on collected shards; a run that was interrupted goes on where it was.
+
+First the vision encoders alone (--stem-steps), then the whole model (--steps). --init starts from
+an earlier run, for example after a round of DAgger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from safe_vla_ros.policies.mini import TOKENIZER_FILE, WEIGHTS_FILE, make_tokenizer
+from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
+from safe_vla_ros.sim.batches import BatchMaker
+from safe_vla_ros.sim.dataset import INPUT_SIZES_PX, Samples, load_samples
+from safe_vla_ros.sim.losses import PolicyLoss, StemLoss
+from safe_vla_ros.sim.policy_file import write_policy_file
+from safe_vla_ros.sim.tasks import TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from safe_vla_ros.sim.losses import Batch
+
+INSTRUCTION_LENGTH = 10
+CHECKPOINT_EVERY = 250
+_RESUME_FILE = 'resume.pt'
+_EMA_DECAY = 0.997
+
+
+def make_config(samples: Samples) -> MiniConfig:
+    """Return the network's sizes with the proprioception statistics of the samples."""
+    proprio = samples.proprio
+    sentences = [task.sentence for task in TASKS.values()]
+    return MiniConfig(
+        cameras=dict(INPUT_SIZES_PX),
+        vocab_size=make_tokenizer(sentences).get_vocab_size(),
+        instruction_length=INSTRUCTION_LENGTH,
+        chunk_size=samples.opening.shape[1],
+        action_dim=4,
+        proprio_dim=proprio.shape[1],
+        proprio_mean=[round(float(v), 6) for v in proprio.mean(0)],
+        proprio_std=[round(float(v), 6) for v in proprio.std(0)],
+    )
+
+
+def export(model: MiniVla, weights: dict[str, torch.Tensor], out: Path) -> None:
+    """Write a policy directory; the weights appear last and whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    config = {'model_type': 'mini_vla', **asdict(model.config)}
+    (out / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
+    make_tokenizer([task.sentence for task in TASKS.values()]).save(str(out / TOKENIZER_FILE))
+    if not (out / 'policy.yaml').exists():
+        write_policy_file(out)
+    partial = out / (WEIGHTS_FILE + '.partial')
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    os.replace(partial, out / WEIGHTS_FILE)  # noqa: PTH105
+
+
+class Trainer:
+    """Runs one stage of training with AdamW, a warm-up and a cosine; resumable."""
+
+    def __init__(
+        self, name: str, loss: nn.Module, *, steps: int, rate: float, out: Path, compile_: bool
+    ) -> None:
+        self._name, self._loss, self._steps, self._rate = name, loss, steps, rate
+        self._path = out / f'{name}-{_RESUME_FILE}'
+        decay = [p for p in loss.parameters() if p.ndim > 1]
+        rest = [p for p in loss.parameters() if p.ndim <= 1]
+        groups = [{'params': decay, 'weight_decay': 0.02}, {'params': rest, 'weight_decay': 0.0}]
+        self._optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
+        self._forward = torch.compile(loss) if compile_ else loss
+        self.average = {k: v.clone() for k, v in loss.state_dict().items()}
+        self.step = 0
+        self.seconds = 0.0
+        if self._path.exists():
+            self._resume()
+
+    def _resume(self) -> None:
+        state = torch.load(self._path, weights_only=True)
+        self._loss.load_state_dict(state['loss'])
+        self._optimizer.load_state_dict(state['optimizer'])
+        self.average, self.step, self.seconds = state['average'], state['step'], state['seconds']
+
+    def _save(self) -> None:
+        state = {
+            'loss': self._loss.state_dict(),
+            'optimizer': self._optimizer.state_dict(),
+            'average': self.average,
+            'step': self.step,
+            'seconds': self.seconds,
+        }
+        partial = self._path.with_suffix('.partial')
+        torch.save(state, partial)
+        os.replace(partial, self._path)  # noqa: PTH105
+
+    def _learning_rate(self) -> float:
+        warm_up = min(100, self._steps // 10 + 1)
+        if self.step < warm_up:
+            return self._rate * (self.step + 1) / warm_up
+        progress = (self.step - warm_up) / max(1, self._steps - warm_up)
+        return self._rate * (0.02 + 0.98 * 0.5 * (1.0 + float(np.cos(np.pi * progress))))
+
+    def _train_step(self, batch: Batch) -> float:
+        rate = self._learning_rate()
+        for group in self._optimizer.param_groups:
+            group['lr'] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        loss, action_loss = self._forward(batch, augment=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._loss.parameters(), 1.0)
+        self._optimizer.step()
+        decay = min(_EMA_DECAY, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self._loss.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1.0 - decay)
+                else:
+                    self.average[name].copy_(value)
+        return float(action_loss)
+
+    def run(self, batches: Iterator[Batch], validation: list[Batch]) -> None:
+        """Train to the end, with a progress bar; afterwards the model has the averaged weights."""
+        columns = (
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn('{task.fields[note]}'),
+            TimeRemainingColumn(),
+        )
+        self._loss.train()
+        with Progress(*columns) as progress:
+            bar = progress.add_task(self._name, total=self._steps, completed=self.step, note='')
+            recent: list[float] = []
+            while self.step < self._steps:
+                started = time.perf_counter()
+                recent.append(self._train_step(next(batches)))
+                self.seconds += time.perf_counter() - started
+                self.step += 1
+                note = f'action L1 {np.mean(recent[-50:]):.4f}, {self.seconds:.0f} s'
+                progress.update(bar, completed=self.step, note=note)
+                if self.step % CHECKPOINT_EVERY == 0 or self.step == self._steps:
+                    self._save()
+                    progress.console.print(f'{self._name} step {self.step}: {note}')
+        self._loss.load_state_dict(self.average)
+        print(f'{self._name}: validation action L1 {self._validate(validation):.4f}')
+
+    @torch.no_grad()
+    def _validate(self, batches: list[Batch]) -> float:
+        self._loss.eval()
+        return float(np.mean([float(self._loss(batch, augment=False)[1]) for batch in batches]))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Run the stages that the options ask for and export the policy."""
+    torch.manual_seed(options.seed)
+    samples = load_samples(options.data)
+    config = make_config(samples)
+    if options.init:
+        stored = json.loads((options.init / 'config.json').read_text(encoding='utf-8'))
+        stored.pop('model_type')
+        config = MiniConfig(**stored)
+    model = MiniVla(config)
+    if options.init:
+        model.load_state_dict(load_file(options.init / WEIGHTS_FILE))
+    tokenizer = make_tokenizer([task.sentence for task in TASKS.values()])
+    maker = BatchMaker(samples, tokenizer, INSTRUCTION_LENGTH)
+    held_out = samples.seed % 50 == 0
+    training, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    print(f'{len(training)} training and {len(validation)} validation frames')
+    checks = [
+        maker.make(part) for part in np.array_split(validation, max(1, len(validation) // 64))
+    ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    stages: list[tuple[str, nn.Module, int, float, int]] = []
+    if options.stem_steps:
+        stages.append(('stems', StemLoss(model), options.stem_steps, 1.5e-3, 64))
+    loss = PolicyLoss(model)
+    stages.append(('policy', loss, options.steps, options.rate, options.batch))
+    for name, module, steps, rate, size in stages:
+        trainer = Trainer(
+            name, module, steps=steps, rate=rate, out=options.out, compile_=options.compile
+        )
+        stream = maker.stream(training, size, options.seed, trainer.step)
+        trainer.run(stream, checks)
+    weights: dict[str, Any] = model.state_dict()
+    export(model, weights, options.out / 'policy')
+    print(f'wrote {options.out / "policy"}')
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog='python -m safe_vla_ros.sim.train',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--data', type=Path, nargs='+', required=True, help='shard directories')
+    parser.add_argument('--out', type=Path, required=True, help='checkpoints and the policy')
+    parser.add_argument('--init', type=Path, help='policy directory to start from')
+    parser.add_argument('--stem-steps', type=int, default=0, help='steps of the encoders alone')
+    parser.add_argument('--steps', type=int, default=2000, help='steps of the whole model')
+    parser.add_argument('--rate', type=float, default=8e-4, help='largest learning rate')
+    parser.add_argument('--batch', type=int, default=32, help='samples per step')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--restart', action='store_true', help='forget earlier checkpoints')
+    parser.add_argument(
+        '--no-compile', dest='compile', action='store_false', help='do not use torch.compile'
+    )
+    options = parser.parse_args(arguments)
+    if options.restart and options.out.exists():
+        shutil.rmtree(options.out)
+    train(options)
+
+
+if __name__ == '__main__':
+    main()
