@@ -7,6 +7,7 @@ from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, Infer
 from safe_vla_ros.runtime.runtime import PolicyRuntime
 from safe_vla_ros.runtime.settings import ControlSettings, MotionLimits, Workspace
 from safe_vla_ros.runtime.statistics import RuntimeStatistics
+from safe_vla_ros.runtime.worker import InferenceWorker
 
 __all__ = [
     'Command',
@@ -14,6 +15,7 @@ __all__ = [
     'InferenceJob',
     'InferenceOutcome',
     'InferenceReport',
+    'InferenceWorker',
     'ManualClock',
     'MotionLimits',
     'PolicyRuntime',

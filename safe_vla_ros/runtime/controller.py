@@ -129,7 +129,7 @@ class Controller:
         Returns:
             The command, or None for silence.
         """
-        self.player.advance(tick.now_s, longest_s=tick.longest_s)
+        self.player.advance(tick.now_s)
         self._target.advance(tick.elapsed_s)
         self._sequence.step(tick.elapsed_s)
         if blocked is not None:
@@ -147,7 +147,8 @@ class Controller:
         if self.player.has_plan or self._blocked_by != reason.kind:
             self.halt(reason, now_s)
         self._halt, self._blocked_by = reason, reason.kind
-        self.state = RuntimeState(reason.state, reason.text)
+        stopping = reason.state == 'waiting' and not self.silent
+        self.state = RuntimeState('halting' if stopping else reason.state, reason.text)
 
     def _check_starvation(self, now_s: float, settings: ControlSettings) -> None:
         if not self.player.ended:
@@ -171,14 +172,15 @@ class Controller:
     def _play(self, tick: Tick, pose: Pose | None, settings: ControlSettings) -> Command:
         self._halt = None
         self._sequence.move()
-        twist = self.player.next_twist(tick.expected_s)
+        twist = self.player.next_twist(tick.expected_s, longest_s=tick.longest_s)
         linear, angular = twist[:3], twist[3:]
         if settings.frame == 'ee' and pose is not None:
             turn = rotation_matrix(pose.quaternion_xyzw)
             linear, angular = turn @ linear, turn @ angular
         if settings.command_type == 'pose' and pose is not None:
             self._target.start(pose)
-            if self._target.leads_too_far(pose, linear, tick.expected_s):
+            motion = linear * tick.expected_s, angular * tick.expected_s
+            if self._target.leads_too_far(pose, *motion):
                 self.counts['lead_clipped'] += 1
                 linear, angular = np.zeros(3), np.zeros(3)
         limited = self._limit(linear, angular, tick, pose, settings)

@@ -25,7 +25,7 @@ class GripperOutput:
             return None
         opening = min(1.0, max(0.0, opening))
         last = self._published
-        changed = last is None or abs(opening - last) > SMALLEST_CHANGE
+        changed = last is None or abs(opening - last) > SMALLEST_CHANGE + 1e-9
         if not changed and self._since_s < REPEAT_PERIOD_S - 1e-9:
             return None
         self._published, self._since_s = opening, 0.0

@@ -53,6 +53,7 @@ class Inputs:
         self._pose_times: Stamped | None = None
         self._pose_problem = ''
         self._joint_times: dict[str, Stamped] = {}
+        self._joints_problem = ''
 
     def put_image(
         self, camera: str, image: AnyImage, *, stamp_s: float, now_s: float, timeout_s: float
@@ -99,8 +100,17 @@ class Inputs:
     ) -> None:
         """Store the positions of joints by name; several publishers may have some each."""
         values = np.asarray(positions, dtype=np.float64).ravel().tolist()
+        if not values:
+            return
+        if len(values) != len(names):
+            self._joints_problem = (
+                f'joint_states has {len(names)} names and {len(values)} positions; '
+                'each name needs one'
+            )
+            return
+        self._joints_problem = ''
         times = Stamped(stamp_s, now_s)
-        for name, value in zip(names, values, strict=False):
+        for name, value in zip(names, values, strict=True):
             self.joints[name] = value
             self._joint_times[name] = times
 
@@ -140,6 +150,8 @@ class Inputs:
         return HaltReason('stale', 'stale', f'ee_pose {text}') if text else None
 
     def _joints_unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
+        if self.joint_names and self._joints_problem:
+            return HaltReason('invalid', 'stale', self._joints_problem)
         for name in self.joint_names:
             if name not in self.joints:
                 continue
@@ -217,6 +229,7 @@ class Inputs:
         self.pose, self._pose_times, self._pose_problem = None, None, ''
         self.joints.clear()
         self._joint_times.clear()
+        self._joints_problem = ''
 
 
 def _age_problem(stamp_s: float, received_s: float, now_s: float, timeout_s: float) -> str:

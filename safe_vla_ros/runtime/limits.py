@@ -13,6 +13,9 @@ from safe_vla_ros.types import Float64Array
 BRAKING_SHARE = 0.5
 """Share of the acceleration limit that braking before a face of the workspace may need."""
 
+FACE_TOLERANCE_M = 0.002
+"""How far beyond a face still counts as being at it, where motion along the face is free."""
+
 
 def _zeros() -> Float64Array:
     return np.zeros(3)
@@ -80,7 +83,9 @@ class TwistLimiter:
         kept_in = False
         if workspace is not None and position_m is not None:
             braking = BRAKING_SHARE * limits.max_linear_accel
+            linear, turned = only_inward(linear, position_m, workspace)
             linear, kept_in = kept_inside(linear, position_m, workspace, braking)
+            kept_in = kept_in or turned
         linear, hasty = _approached(self._linear, linear, limits.max_linear_accel * elapsed_s)
         angular, hasty_angular = _approached(
             self._angular, angular, limits.max_angular_accel * elapsed_s
@@ -120,6 +125,25 @@ def kept_inside(
             if kept[axis] < -allowed:
                 kept[axis], changed = -allowed, True
     return (np.array(kept), True) if changed else (linear_m_s, False)
+
+
+def only_inward(
+    linear_m_s: Float64Array, position_m: Float64Array, workspace: Workspace
+) -> tuple[Float64Array, bool]:
+    """Outside of the box, drop all of a velocity but what leads back across the faces passed.
+
+    Returns:
+        The velocity, float64 [3], and whether it was changed.
+    """
+    inward = [0.0, 0.0, 0.0]
+    outside = False
+    for axis, position in enumerate(position_m.tolist()):
+        velocity = float(linear_m_s[axis])
+        if position > workspace.maximum[axis] + FACE_TOLERANCE_M:
+            outside, inward[axis] = True, min(velocity, 0.0)
+        elif position < workspace.minimum[axis] - FACE_TOLERANCE_M:
+            outside, inward[axis] = True, max(velocity, 0.0)
+    return (np.array(inward), True) if outside else (linear_m_s, False)
 
 
 def distance_outside(position_m: Float64Array, workspace: Workspace) -> float:

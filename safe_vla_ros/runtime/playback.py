@@ -58,6 +58,7 @@ class ChunkPlayer:
         self._live: list[_LiveChunk] = []
         self._average = False
         self._executing: Float64Array | None = None
+        self._in_force_until_s = math.inf
         self._owed = np.zeros(6)
         self._held_s = 0.0
 
@@ -98,12 +99,11 @@ class ChunkPlayer:
         """
         return not self._live or self.ended or self.chunk_time_s >= execute_s - _TOLERANCE_S
 
-    def advance(self, now_s: float, *, longest_s: float = math.inf) -> None:
+    def advance(self, now_s: float) -> None:
         """Account for the time since the last call, during which the last twist was executed.
 
         Args:
             now_s: The clock's time; a time before the last call's changes nothing.
-            longest_s: How long a twist is executed before the robot stops by itself, seconds.
         """
         then_s, self._now_s = self._now_s, max(now_s, self._now_s or now_s)
         if then_s is None or now_s <= then_s:
@@ -111,7 +111,7 @@ class ChunkPlayer:
         if self._plan is None or self._executing is None:
             self._time.record(then_s, now_s, 0.0)
             return
-        executed_s = min(now_s - then_s, longest_s)
+        executed_s = max(0.0, min(now_s, self._in_force_until_s) - then_s)
         start_s = self._time.total_s
         left_s = max(0.0, self._plan.end_s - start_s)
         played_s = min(executed_s, left_s)
@@ -120,7 +120,7 @@ class ChunkPlayer:
         self._held_s += executed_s - played_s
         self._owed += self._planned(begin_s, begin_s + executed_s) - self._executing * executed_s
 
-    def next_twist(self, interval_s: float) -> Float64Array:
+    def next_twist(self, interval_s: float, *, longest_s: float = math.inf) -> Float64Array:
         """Return the mean planned twist of the interval that begins now, and take it as executed.
 
         What earlier intervals moved too much or too little, because they turned out longer or
@@ -128,6 +128,7 @@ class ChunkPlayer:
 
         Args:
             interval_s: How long the twist will be executed, as far as is known, seconds.
+            longest_s: How long it is executed before the robot stops by itself, seconds.
 
         Returns:
             float64 [6]: m/s, then rad/s, in the frame of the chunk's actions.
@@ -138,6 +139,7 @@ class ChunkPlayer:
         twist = self._planned(begin_s, begin_s + interval_s) / interval_s
         twist += self._owed / max(interval_s, self._live[-1].period_s)
         self._executing = twist
+        self._in_force_until_s = (self._now_s or 0.0) + longest_s
         return twist
 
     def opening(self) -> float | None:

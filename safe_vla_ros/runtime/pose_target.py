@@ -39,23 +39,24 @@ class PoseTarget:
         if self._base is None:
             self._base = pose
 
-    def leads_too_far(self, pose: Pose, linear_m_s: Float64Array, interval_s: float) -> bool:
-        """Tell whether going on would take the target further away from an arm that is behind.
+    def leads_too_far(self, pose: Pose, linear_m: Float64Array, rotation_rad: Float64Array) -> bool:
+        """Tell whether a motion would take the target further away from an arm that is behind.
 
         Args:
             pose: Where the arm is.
-            linear_m_s: The wanted velocity, float64 [3].
-            interval_s: How long it would last, seconds.
+            linear_m: The wanted displacement, float64 [3], metres.
+            rotation_rad: The wanted rotation vector, float64 [3], radians.
         """
         if self._base is None:
             return False
-        lead = self._base.position_m - pose.position_m
-        ahead = lead + linear_m_s * interval_s
-        if math.hypot(*ahead) > max(LARGEST_LEAD_M, math.hypot(*lead)):
-            return True
-        conjugate = pose.quaternion_xyzw * (-1.0, -1.0, -1.0, 1.0)
-        turned = canonical(multiply(self._base.quaternion_xyzw, conjugate))
-        return 2 * math.atan2(math.hypot(*turned[:3]), turned[3]) > LARGEST_LEAD_RAD
+        ahead = self._base.moved(linear_m, rotation_rad)
+        distance_m, angle_rad = _apart(ahead, pose)
+        if distance_m <= LARGEST_LEAD_M and angle_rad <= LARGEST_LEAD_RAD:
+            return False
+        distance_now_m, angle_now_rad = _apart(self._base, pose)
+        return distance_m > max(distance_now_m, LARGEST_LEAD_M) or angle_rad > max(
+            angle_now_rad, LARGEST_LEAD_RAD
+        )
 
     def command(
         self, linear_m_s: Float64Array, angular_rad_s: Float64Array, interval_s: float
@@ -69,3 +70,11 @@ class PoseTarget:
     def clear(self) -> None:
         """Forget the target; the next motion begins at the arm's pose."""
         self._base = self._linear = self._angular = None
+
+
+def _apart(one: Pose, other: Pose) -> tuple[float, float]:
+    """Return the distance in metres and the angle in radians between two poses."""
+    conjugate = other.quaternion_xyzw * (-1.0, -1.0, -1.0, 1.0)
+    turn = canonical(multiply(one.quaternion_xyzw, conjugate))
+    angle_rad = 2 * math.atan2(math.hypot(*turn[:3]), turn[3])
+    return math.dist(one.position_m, other.position_m), angle_rad

@@ -78,7 +78,7 @@ class PolicyRuntime:
         self._policy = policy
         self._layout = tuple(proprio_layout)
         self._gripper_joint_names = tuple(gripper_joint_names)
-        self._control = self._next_control = control
+        self._control = control
         self._pruning = pruning
         self._clock = clock
         self._steady = clock if steady_clock is None else steady_clock
@@ -192,8 +192,9 @@ class PolicyRuntime:
     ) -> None:
         """Change settings: control at the next tick, pruning from the next inference on."""
         with self._lock:
-            self._next_control = control or self._next_control
+            self._control = control or self._control
             self._pruning = pruning or self._pruning
+            self._inputs.pose_in_use = self._needs_pose(self._control)
 
     # Control.
 
@@ -203,9 +204,6 @@ class PolicyRuntime:
             tick = self._measure()
             if not self._interlock.active:
                 return None
-            if self._next_control is not self._control:
-                self._control = self._next_control
-                self._inputs.pose_in_use = self._needs_pose(self._control)
             if tick.jumped_back:
                 self._desk.episodes.begin_epoch('episode_start')
                 self._inputs.forget()
@@ -269,6 +267,8 @@ class PolicyRuntime:
             )
         except ObservationError as error:
             return replace(draft.job, error=str(error))
+        except Exception as error:
+            return replace(draft.job, error=f'{type(error).__name__}: {error}')
         return replace(draft.job, observation=observation)
 
     def run_inference(self, job: InferenceJob) -> InferenceOutcome:

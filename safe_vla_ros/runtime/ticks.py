@@ -38,6 +38,7 @@ class TickTimer:
     def __init__(self, rate_hz: float) -> None:
         self._nominal_s = 1.0 / rate_hz
         self._last_s: float | None = None
+        self._longest_s = self._longest(self._nominal_s)
         self._intervals: deque[float] = deque(maxlen=5)
 
     def tick(self, now_s: float) -> Tick:
@@ -50,19 +51,21 @@ class TickTimer:
         if last_s is not None and now_s < last_s - LARGEST_STEP_BACK_S:
             self.restart()
             self._last_s = now_s
-            return Tick(now_s, self._nominal_s, self._nominal_s, LONGEST_HOLD_S, True)
+            return Tick(now_s, self._nominal_s, self._nominal_s, self._longest_s, True)
         now_s = now_s if last_s is None else max(now_s, last_s)
         self._last_s = now_s
         interval_s = self._nominal_s if last_s is None else now_s - last_s
         if last_s is not None and interval_s > 0.0:
-            self._intervals.append(interval_s)
+            self._intervals.append(min(interval_s, self._longest(self._nominal_s)))
+        elapsed_s = min(interval_s, self._longest_s)
         expected_s = self._expected()
-        longest_s = self._longest(expected_s)
-        return Tick(now_s, min(interval_s, longest_s), expected_s, longest_s)
+        self._longest_s = self._longest(expected_s)
+        return Tick(now_s, elapsed_s, expected_s, self._longest_s)
 
     def restart(self) -> None:
         """Forget the last tick: the next one has no time before it."""
         self._last_s = None
+        self._longest_s = self._longest(self._nominal_s)
         self._intervals.clear()
 
     def _expected(self) -> float:

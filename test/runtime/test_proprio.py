@@ -1,0 +1,83 @@
+"""The proprioception vector and what is wrong with a layout or its sources."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from safe_vla_ros.errors import ObservationError, ParameterError
+from safe_vla_ros.runtime.geometry import Pose, quaternion_from_rotation_vector
+from safe_vla_ros.runtime.proprio import (
+    assemble_proprio,
+    check_layout,
+    joints_in_use,
+    uses_pose,
+)
+
+POSE = Pose(np.array([0.1, 0.2, 0.3]), quaternion_from_rotation_vector(np.array([0, 0, 0.5])))
+JOINTS = {'left': 0.01, 'right': -0.02, 'elbow': 1.5}
+
+
+def assemble(*layout: str, pose: Pose | None = POSE) -> list[float]:
+    return assemble_proprio(
+        layout, pose=pose, joints=JOINTS, gripper_joint_names=('left', 'right')
+    ).tolist()
+
+
+def test_parts_stand_in_the_order_of_the_layout() -> None:
+    vector = assemble('zero', 'joint:elbow', 'gripper_joints', 'ee_position')
+    assert vector == [0.0, 1.5, 0.01, -0.02, 0.1, 0.2, 0.3]
+
+
+def test_orientation_comes_in_three_forms() -> None:
+    assert assemble('ee_axis_angle') == pytest.approx([0, 0, 0.5])
+    assert assemble('ee_euler_xyz') == pytest.approx([0, 0, 0.5])
+    assert assemble('ee_quaternion') == pytest.approx([0, 0, math.sin(0.25), math.cos(0.25)])
+
+
+def test_the_sign_of_the_quaternion_changes_nothing() -> None:
+    flipped = Pose(POSE.position_m, -POSE.quaternion_xyzw)
+    for part in ('ee_axis_angle', 'ee_euler_xyz', 'ee_quaternion'):
+        assert assemble(part, pose=flipped) == pytest.approx(assemble(part))
+
+
+def test_the_libero_state_has_eight_numbers() -> None:
+    assert len(assemble('ee_position', 'ee_axis_angle', 'gripper_joints')) == 8
+
+
+@pytest.mark.parametrize(
+    ('layout', 'sentence'),
+    [
+        (('ee_speed',), "unknown proprioception part 'ee_speed'; allowed are ee_position"),
+        (('joint:wrist',), "joint_states lacks joint 'wrist'; it has"),
+    ],
+)
+def test_a_part_without_a_source_is_refused(layout: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ObservationError, match=sentence):
+        assemble(*layout)
+
+
+def test_a_missing_pose_is_refused() -> None:
+    with pytest.raises(ObservationError, match="'ee_position' needs ee_pose"):
+        assemble('ee_position', pose=None)
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    with pytest.raises(ObservationError, match='not finite'):
+        assemble('ee_position', pose=Pose(np.array([value, 0, 0]), POSE.quaternion_xyzw))
+
+
+@pytest.mark.parametrize('layout', [('ee_speed',), ('joint:',), ('gripper_joints',)])
+def test_a_layout_is_checked_before_anything_runs(layout: tuple[str, ...]) -> None:
+    with pytest.raises(ParameterError, match=r'proprio\.layout'):
+        check_layout(layout, ())
+
+
+def test_sources_are_read_off_the_layout() -> None:
+    assert uses_pose(('zero', 'ee_euler_xyz'))
+    assert not uses_pose(('gripper_joints',))
+    layout = ('gripper_joints', 'joint:elbow', 'joint:left')
+    assert joints_in_use(layout, ('left', 'right')) == ('left', 'right', 'elbow')
