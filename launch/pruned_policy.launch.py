@@ -1,0 +1,109 @@
+"""Starts the node pruned_policy and takes it to active."""
+
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+)
+from launch.conditions import IfCondition
+from launch.event_handlers import OnProcessStart
+from launch.events import matches_action
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from launch_ros.substitutions import FindPackageShare
+from lifecycle_msgs.msg import Transition
+
+ARGUMENTS = (
+    (
+        'policy',
+        '',
+        'Directory, bundled name or hf:org/name@<40-hex commit>; empty: the YAML decides',
+    ),
+    ('params_file', '', 'Robot YAML; empty: the defaults of the node and of the policy'),
+    ('dry_run', '', 'true: everything but the commands; empty: the YAML decides'),
+    ('namespace', '', 'Namespace of the node'),
+    ('use_sim_time', 'false', 'Follow /clock'),
+    ('autostart', 'true', 'Configure the node and, once it is inactive, activate it'),
+    ('rviz', 'false', 'Start RViz with overlays and the planned path'),
+    ('log_level', 'info', 'debug, info, warn, error or fatal'),
+)
+
+
+def generate_launch_description():
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, default, description in ARGUMENTS
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=make_actions)])
+
+
+def make_actions(context):
+    def given(name):
+        return LaunchConfiguration(name).perform(context)
+
+    explicit = {'use_sim_time': is_true(given('use_sim_time'))}
+    if given('policy'):
+        explicit['policy'] = given('policy')
+    if given('dry_run'):
+        explicit['dry_run'] = is_true(given('dry_run'))
+    files = [given('params_file')] if given('params_file') else []
+    node = LifecycleNode(
+        package='safe_vla_ros',
+        executable='pruned_policy',
+        name='pruned_policy',
+        namespace=given('namespace'),
+        parameters=[*files, explicit],
+        arguments=['--ros-args', '--log-level', given('log_level')],
+        output='screen',
+        emulate_tty=True,
+        # A halt takes up to two seconds; give it time before the launch system insists.
+        sigterm_timeout='10',
+        on_exit=Shutdown(reason='pruned_policy has ended'),
+    )
+    rviz = Node(
+        package='rviz2',
+        executable='rviz2',
+        arguments=[
+            '-d',
+            PathJoinSubstitution(
+                [FindPackageShare('safe_vla_ros'), 'config', 'pruned_policy.rviz']
+            ),
+        ],
+        parameters=[{'use_sim_time': explicit['use_sim_time']}],
+        condition=IfCondition(given('rviz')),
+    )
+    handlers = autostart_handlers(node) if is_true(given('autostart')) else []
+    return [*handlers, node, rviz]
+
+
+def autostart_handlers(node):
+    """Configure when the process is there; activate when configuring has ended well."""
+
+    def change(transition):
+        return EmitEvent(
+            event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
+        )
+
+    return [
+        RegisterEventHandler(
+            OnProcessStart(target_action=node, on_start=[change(Transition.TRANSITION_CONFIGURE)])
+        ),
+        RegisterEventHandler(
+            # From configuring only: a node that somebody deactivates stays inactive.
+            OnStateTransition(
+                target_lifecycle_node=node,
+                start_state='configuring',
+                goal_state='inactive',
+                entities=[change(Transition.TRANSITION_ACTIVATE)],
+            )
+        ),
+    ]
+
+
+def is_true(text):
+    return text.lower() in ('true', '1', 'yes', 'on')
