@@ -95,9 +95,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     size = path.stat().st_size
     with _opened(path) as file:
         start = file.read(8)
-        _refuse_other_formats(path, start)
         length = int.from_bytes(start, 'little')
         if len(start) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+            _refuse_other_formats(path, start)
             msg = f'{path} is not a whole safetensors file: {size} bytes, header of {length}'
             raise CheckpointError(msg)
         text = file.read(length)
