@@ -1,0 +1,233 @@
+"""The loop of a replay: messages, control ticks and ends of inferences in the order of bag time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from safe_vla_ros.replay.cdr import Joints, Pose, Stamped, Twist, read_message
+from safe_vla_ros.replay.errors import MessageError
+from safe_vla_ros.replay.images import SharedImage, check_encoding
+from safe_vla_ros.replay.setup import STAMP_CLOCK
+from safe_vla_ros.runtime.clocks import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from safe_vla_ros.replay.bags import BagMessage
+    from safe_vla_ros.replay.method_run import MethodRun
+    from safe_vla_ros.replay.stopwatch import Stopwatch
+    from safe_vla_ros.replay.topics import Route, Routes
+
+LARGEST_DISORDER_S = 0.1
+"""Messages this much out of order are taken as simultaneous; more is a jump of the clock."""
+
+CLOCKS_APART_S = 0.5
+
+
+class Engine:
+    """Plays one bag into several runtimes at once.
+
+    Attributes:
+        clock: The bag's time, which the runtimes share.
+        runs: The methods, in the order in which they are served.
+        skipped: Messages that were not used, or used with reservations, by reason.
+        messages: Messages read.
+        notes: What a reader of the result should know.
+    """
+
+    def __init__(
+        self,
+        routes: Routes,
+        clock: ManualClock,
+        runs: Sequence[MethodRun],
+        *,
+        period_s: float,
+        time_source: str,
+        stopwatch: Stopwatch,
+    ) -> None:
+        self.clock = clock
+        self.runs = runs
+        self.skipped: Counter[str] = Counter()
+        self.messages = 0
+        self.notes: list[str] = []
+        self.frames: dict[str, str] = {}
+        self._routes = routes.by_topic
+        self._period_s = period_s
+        self._use_stamps = time_source == STAMP_CLOCK
+        self._stopwatch = stopwatch
+        self._first_tick_s = 0.0
+        self._ticks = 0
+        self._stamps: dict[str, float] = {}
+
+    def play(self, messages: Iterable[BagMessage], keep_going: Callable[[float], bool]) -> bool:
+        """Play messages to the end.
+
+        Args:
+            messages: The bag's.
+            keep_going: Told the bag time with every message; False ends the replay there.
+
+        Returns:
+            Whether the end was reached.
+
+        Raises:
+            BagError: The bag is damaged there, or a camera's encoding is unknown.
+        """
+        source = iter(messages)
+        while True:
+            with self._stopwatch.section('messages'):
+                message = next(source, None)
+            if message is None:
+                return True
+            if not keep_going(message.time_s):
+                return False
+            self._play_message(message)
+
+    def finish(self) -> None:
+        """Let every inference that was begun end, at its own time, and close the runs."""
+        for run in sorted(self.runs, key=_due_s):
+            if run.due_s is not None:
+                self.clock.set(max(run.due_s, self.clock.now_s()))
+                run.complete(self.clock.now_s())
+            run.close()
+
+    def _play_message(self, message: BagMessage) -> None:
+        route = self._routes[message.topic]
+        self.messages += 1
+        with self._stopwatch.section('messages'):
+            try:
+                content = read_message(message.msgtype, message.raw)
+            except MessageError as error:
+                self._skip(f'undecodable on {message.topic}', f'{message.topic}: {error}')
+                return
+            time_s = self._time_of(message, content)
+        self._advance(time_s)
+        with self._stopwatch.section('messages'):
+            self._deliver(route, content)
+        if route.part == 'image':
+            self._wake()
+
+    def _time_of(self, message: BagMessage, content: object) -> float:
+        if not isinstance(content, Stamped):
+            return self.clock.now_s() if self._use_stamps and self._ticks else message.time_s
+        stamp_s = content.stamp_s
+        if stamp_s < self._stamps.get(message.topic, -math.inf):
+            self._skip(f'header stamp goes back on {message.topic}')
+        elif message.topic not in self._stamps and not self._use_stamps:
+            self._compare_clocks(message, stamp_s)
+        self._stamps[message.topic] = stamp_s
+        return stamp_s if self._use_stamps else message.time_s
+
+    def _compare_clocks(self, message: BagMessage, stamp_s: float) -> None:
+        apart_s = message.time_s - stamp_s
+        if abs(apart_s) > CLOCKS_APART_S:
+            self.notes.append(
+                f'stamps on {message.topic} are {apart_s:.3f} s behind the time of recording; if '
+                'they come from another clock, replay with --clock stamps'
+            )
+
+    def _advance(self, time_s: float) -> None:
+        now_s = self.clock.now_s()
+        if not self._ticks:
+            self._restart(time_s)
+        elif time_s < now_s - LARGEST_DISORDER_S:
+            self._skip('time jumps back')
+            self._finish_all()
+            self._restart(time_s)
+        elif time_s < now_s:
+            self._skip('out of order')
+            return
+        while True:
+            tick_s = self._first_tick_s + self._ticks * self._period_s
+            run = min(self.runs, key=_due_s)
+            if min(tick_s, _due_s(run)) > time_s:
+                break
+            if _due_s(run) <= tick_s:
+                self.clock.set(_due_s(run))
+                self._complete(run)
+            else:
+                self.clock.set(tick_s)
+                self._tick()
+        self.clock.set(time_s)
+
+    def _restart(self, time_s: float) -> None:
+        self.clock.set(time_s)
+        self._first_tick_s, self._ticks = time_s, 0
+        self._tick()
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        now_s = self.clock.now_s()
+        for run in self.runs:
+            with self._stopwatch.section('ticks'):
+                run.tick(now_s)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._stopwatch.section('inferences'):
+            for run in self.runs:
+                run.wake(self.clock.now_s())
+
+    def _complete(self, run: MethodRun) -> None:
+        with self._stopwatch.section('inferences'):
+            run.complete(self.clock.now_s())
+            run.wake(self.clock.now_s())
+
+    def _finish_all(self) -> None:
+        for run in self.runs:
+            run.complete(self.clock.now_s())
+
+    def _deliver(self, route: Route, content: object) -> None:
+        if isinstance(content, Stamped):
+            self._deliver_stamped(route, content)
+        elif route.part == 'instruction':
+            for run in self.runs:
+                run.runtime.set_instruction(str(content))
+        elif route.part == 'episode':
+            if content == 'started':
+                for run in self.runs:
+                    run.runtime.reset_episode()
+        elif isinstance(content, float):
+            for run in self.runs:
+                run.agreement.record_gripper(content)
+
+    def _deliver_stamped(self, route: Route, content: Stamped) -> None:
+        value, stamp_s = content.value, content.stamp_s
+        if isinstance(value, Pose):
+            for run in self.runs:
+                run.runtime.put_pose(
+                    value.position,
+                    value.quaternion_xyzw,
+                    stamp_s=stamp_s,
+                    frame_id=content.frame_id,
+                )
+        elif isinstance(value, Joints):
+            for run in self.runs:
+                run.runtime.put_joints(value.names, value.positions, stamp_s=stamp_s)
+        elif isinstance(value, Twist):
+            linear, angular = np.array(value.linear_m_s), np.array(value.angular_rad_s)
+            for run in self.runs:
+                run.agreement.record_twist(self.clock.now_s(), linear, angular)
+        else:
+            self._deliver_image(route, content)
+
+    def _deliver_image(self, route: Route, content: Stamped) -> None:
+        if route.camera not in self.frames:
+            check_encoding(route.camera, route.topic, content.value)
+            self.frames[route.camera] = content.frame_id
+        image = SharedImage(content.value)  # type: ignore[arg-type]
+        for run in self.runs:
+            run.runtime.put_image(route.camera, image.as_image(), stamp_s=content.stamp_s)
+
+    def _skip(self, reason: str, example: str = '') -> None:
+        if example and reason not in self.skipped:
+            self.notes.append(example)
+        self.skipped[reason] += 1
+
+
+def _due_s(run: MethodRun) -> float:
+    due_s = run.due_s
+    return math.inf if due_s is None else due_s

@@ -1,0 +1,196 @@
+"""One pruning method on one bag: the runtime, its inferences in bag time, and what was measured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from safe_vla_ros.replay.commands import Agreement, Smoothness
+from safe_vla_ros.replay.comparison import UNPRUNED, ActionDifference, action_difference
+from safe_vla_ros.replay.tally import Tally
+
+if TYPE_CHECKING:
+    from safe_vla_ros.replay.comparison import UnprunedChunks
+    from safe_vla_ros.replay.latency import LatencyModel
+    from safe_vla_ros.runtime.controller import Command
+    from safe_vla_ros.runtime.inference import InferenceOutcome, InferenceReport
+    from safe_vla_ros.runtime.runtime import PolicyRuntime
+
+MOST_STATE_CHANGES = 200
+
+
+@dataclass(frozen=True)
+class Step:
+    """One inference that ended.
+
+    Attributes:
+        method: Name of the method.
+        begin_s: Bag time at which it began.
+        end_s: Bag time at which its chunk was there.
+        report: What became of it.
+        difference: To the unpruned chunk of the same observation; None where nobody asked.
+    """
+
+    method: str
+    begin_s: float
+    end_s: float
+    report: InferenceReport
+    difference: ActionDifference | None
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """The runtime's state became another one, at a bag time, for a reason."""
+
+    time_s: float
+    name: str
+    reason: str
+
+
+class MethodListener(Protocol):
+    """Who is told what a method does."""
+
+    def on_step(self, step: Step, tally: Tally) -> None:
+        """An inference ended; ``tally`` holds the commands since the one before it."""
+
+    def on_command(self, method: str, time_s: float, command: Command) -> None:
+        """A command was due."""
+
+
+class MethodRun:
+    """Drives one runtime with the bag's clock.
+
+    Attributes:
+        method: Name of the method.
+        runtime: The runtime.
+        tally: What was measured.
+        agreement: Recorded commands to compare with.
+        changes: The first state changes.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        runtime: PolicyRuntime,
+        *,
+        latency: LatencyModel,
+        unpruned: UnprunedChunks | None,
+        period_s: float,
+        listener: MethodListener,
+    ) -> None:
+        self.method = method
+        self.runtime = runtime
+        self.tally = Tally()
+        self.agreement = Agreement()
+        self.changes: list[StateChange] = []
+        self._latency = latency
+        self._unpruned = unpruned
+        self._period_s = period_s
+        self._listener = listener
+        self._smoothness = Smoothness(period_s)
+        self._between = Tally()
+        self._running: tuple[InferenceOutcome, float, float, ActionDifference | None] | None = None
+
+    @property
+    def due_s(self) -> float | None:
+        """Bag time at which the running inference ends; None when none is running."""
+        return None if self._running is None else self._running[2]
+
+    def wake(self, now_s: float) -> None:
+        """Begin an inference if one is due and none is running."""
+        if self._running is not None:
+            return
+        begin = time.perf_counter()
+        job = self.runtime.begin_inference()
+        if job is None:
+            return
+        outcome = self.runtime.run_inference(job)
+        latency_s = self._latency.latency_s(time.perf_counter() - begin)
+        self._running = (outcome, now_s, now_s + latency_s, self._difference(outcome))
+
+    def complete(self, now_s: float) -> None:
+        """End the running inference: play its chunk if it is still worth it."""
+        if self._running is None:
+            return
+        outcome, begin_s, _, difference = self._running
+        self._running = None
+        report = self.runtime.finish_inference(outcome)
+        step = Step(self.method, begin_s, now_s, report, difference)
+        self._count(step)
+        between, self._between = self._between, Tally()
+        self._listener.on_step(step, between)
+        self.tally.merge(between)
+
+    def tick(self, now_s: float) -> None:
+        """Let one control tick happen."""
+        command = self.runtime.tick()
+        self._smoothness.add(command, self.tally)
+        self.agreement.compare(now_s, command, self._between)
+        if command is not None:
+            self._listener.on_command(self.method, now_s, command)
+        state = self.runtime.state
+        self.tally.count(f'state_s/{state.name}', self._period_s)
+        if not self.changes or self.changes[-1].name != state.name:
+            self.tally.count('state_changes')
+            if len(self.changes) < MOST_STATE_CHANGES:
+                self.changes.append(StateChange(now_s, state.name, state.reason))
+
+    def close(self) -> None:
+        """Take in what is counted at the end of the bag."""
+        self.tally.merge(self._between)
+        self._between = Tally()
+        statistics = self.runtime.statistics()
+        for name in (
+            'played_ticks',
+            'starved_ticks',
+            'speed_clipped_ticks',
+            'acceleration_clipped_ticks',
+            'workspace_clipped_ticks',
+            'lead_clipped_ticks',
+        ):
+            self.tally.count(name, getattr(statistics, name))
+        for kind, number in statistics.halts.items():
+            self.tally.count(f'halts/{kind}', number)
+
+    def _difference(self, outcome: InferenceOutcome) -> ActionDifference | None:
+        observation, chunk = outcome.job.observation, outcome.chunk
+        if self._unpruned is None or observation is None or chunk is None:
+            return None
+        if self.method == UNPRUNED:
+            self._unpruned.remember(observation, chunk)
+            return None
+        unpruned = self._unpruned.get(observation)
+        return None if unpruned is None else action_difference(chunk, unpruned)
+
+    def _count(self, step: Step) -> None:
+        tally, report = self.tally, step.report
+        tally.count('inferences')
+        tally.count('accepted' if report.accepted else 'not_accepted')
+        if report.error:
+            tally.count('errors')
+        tally.add('latency_ms', 1000 * report.latency_s)
+        tally.add('observation_age_s', report.observation_age_s)
+        if report.accepted:
+            tally.add('skipped_actions', report.skipped_actions)
+        tally.add('seam_jump_m_s', report.seam_jump_m_s)
+        tally.add('seam_jump_rad_s', report.seam_jump_rad_s)
+        if step.difference is not None:
+            tally.add('difference/position_m', step.difference.position_m)
+            tally.add('difference/rotation_rad', step.difference.rotation_rad)
+            tally.add('difference/gripper', step.difference.gripper)
+            tally.add('difference/relative', step.difference.relative)
+        record = report.record
+        if record is None:
+            return
+        tally.count('tokens_total', sum(record.total.values()))
+        tally.count('tokens_kept', sum(record.kept.values()))
+        tally.count('decoder_macs', record.decoder_macs)
+        tally.count('decoder_macs_full', record.decoder_macs_full)
+        tally.add('pruning_ratio', record.pruning_ratio)
+        tally.add('similarity', record.similarity)
+        if record.key_step:
+            tally.count('key_steps')
+            tally.count(f'key_steps/{record.reason}')
+        for stage, milliseconds in record.stage_ms.items():
+            tally.add(f'stage_ms/{stage}', milliseconds)

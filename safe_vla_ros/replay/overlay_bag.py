@@ -1,0 +1,185 @@
+"""Writes what the node would have published as a recording that RViz and Foxglove open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from safe_vla_ros.runtime.diagnostics import record_values, report_values, subtask_reset_values
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from rosbags.interfaces import Connection
+
+    from safe_vla_ros.replay.method_run import Step
+    from safe_vla_ros.runtime.controller import Command
+    from safe_vla_ros.types import UInt8Array
+
+NODE = 'pruned_policy'
+JPEG_QUALITY = 85
+
+
+class OverlayBag:
+    """A rosbag2 in MCAP with one node's topics per method.
+
+    The robot's own method has the node's topics, ``/pruned_policy/...``; every other method has
+    them in its own namespace, ``/<method>/pruned_policy/...``. A message is stamped like the node's
+    and lies at the bag time at which the node would have published it.
+    """
+
+    def __init__(
+        self, path: Path, *, own_method: str, command_frame: str, hardware_id: str
+    ) -> None:
+        """Begin a recording; ``path`` is a directory that does not exist yet."""
+        self._store = get_typestore(Stores.ROS2_JAZZY)
+        self._types = self._store.types
+        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._connections: dict[str, Connection] = {}
+        self._own_method = own_method
+        self._command_frame = command_frame
+        self._hardware_id = hardware_id
+
+    def close(self) -> None:
+        """Finish the recording."""
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Leave the recording unfinished, without its index."""
+        self._writer.abort()
+
+    def write_step(self, step: Step) -> None:
+        """Write ``~/inference``, ``~/pruning_ratio`` and ``~/subtask_reset`` of an inference."""
+        report, record = step.report, step.report.record
+        stamp_s = report.observation_stamp_s
+        values = report_values(report)
+        if record is not None:
+            values |= record_values(record)
+            ratio = self._types['std_msgs/msg/Float32'](data=float(record.pruning_ratio))
+            self._write(step.method, 'pruning_ratio', ratio, step.end_s)
+            if record.key_step:
+                reset = subtask_reset_values(record, episode=report.episode, step=report.step)
+                message = self._status('subtask_reset', str(record.reason), reset, stamp_s)
+                self._write(step.method, 'subtask_reset', message, step.end_s)
+        text = 'accepted' if report.accepted else report.why_not
+        message = self._status('inference', text, values, stamp_s, warn=bool(report.error))
+        self._write(step.method, 'inference', message, step.end_s)
+
+    def write_command(self, method: str, time_s: float, command: Command) -> None:
+        """Write ``~/ee_twist`` or ``~/ee_target``, and ``~/gripper`` where it is due."""
+        types = self._types
+        if command.target is None:
+            vector = types['geometry_msgs/msg/Vector3']
+            twist = types['geometry_msgs/msg/Twist'](
+                linear=vector(*command.linear_m_s.tolist()),
+                angular=vector(*command.angular_rad_s.tolist()),
+            )
+            header = self._header(time_s, self._command_frame)
+            message = types['geometry_msgs/msg/TwistStamped'](header=header, twist=twist)
+            self._write(method, 'ee_twist', message, time_s)
+        else:
+            pose = types['geometry_msgs/msg/Pose'](
+                position=types['geometry_msgs/msg/Point'](*command.target.position_m.tolist()),
+                orientation=types['geometry_msgs/msg/Quaternion'](
+                    *command.target.quaternion_xyzw.tolist()
+                ),
+            )
+            header = self._header(time_s, self._command_frame)
+            message = types['geometry_msgs/msg/PoseStamped'](header=header, pose=pose)
+            self._write(method, 'ee_target', message, time_s)
+        if command.gripper is not None:
+            number = types['std_msgs/msg/Float64'](data=float(command.gripper))
+            self._write(method, 'gripper', number, time_s)
+
+    def write_overlay(
+        self,
+        step: Step,
+        camera: str,
+        overlay: UInt8Array,
+        *,
+        stamp_s: float,
+        frame_id: str,
+        jpeg: bytes | None,
+    ) -> None:
+        """Write ``~/saliency/<camera>/image_raw``, or ``.../compressed`` when a JPEG is given.
+
+        Args:
+            step: The inference that it shows.
+            camera: Camera.
+            overlay: uint8 [H, W, 3] RGB.
+            stamp_s: Stamp of the source image, seconds.
+            frame_id: Frame of the source image.
+            jpeg: The overlay as JPEG, or None to write it raw.
+        """
+        name = f'saliency/{camera}/image_raw'
+        header = self._header(stamp_s, frame_id)
+        if jpeg is not None:
+            message = self._types['sensor_msgs/msg/CompressedImage'](
+                header=header,
+                format='rgb8; jpeg compressed bgr8',
+                data=np.frombuffer(jpeg, np.uint8),
+            )
+            self._write(step.method, f'{name}/compressed', message, step.end_s)
+            return
+        message = self._types['sensor_msgs/msg/Image'](
+            header=header,
+            height=overlay.shape[0],
+            width=overlay.shape[1],
+            encoding='rgb8',
+            is_bigendian=0,
+            step=3 * overlay.shape[1],
+            data=overlay.reshape(-1),
+        )
+        self._write(step.method, name, message, step.end_s)
+
+    def _write(self, method: str, name: str, message: Any, time_s: float) -> None:
+        namespace = '' if method == self._own_method else f'/{method}'
+        topic = f'{namespace}/{NODE}/{name}'
+        connection = self._connections.get(topic)
+        if connection is None:
+            connection = self._writer.add_connection(
+                topic, message.__msgtype__, typestore=self._store
+            )
+            self._connections[topic] = connection
+        data = self._store.serialize_cdr(message, message.__msgtype__)
+        self._writer.write(connection, round(time_s * 1e9), data)
+
+    def _header(self, stamp_s: float, frame_id: str) -> Any:
+        nanoseconds = max(0, round(stamp_s * 1e9))
+        stamp = self._types['builtin_interfaces/msg/Time'](
+            sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9
+        )
+        return self._types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
+
+    def _status(
+        self,
+        task: str,
+        text: str,
+        values: Mapping[str, str],
+        stamp_s: float,
+        *,
+        warn: bool = False,
+    ) -> Any:
+        key_value = self._types['diagnostic_msgs/msg/KeyValue']
+        status = self._types['diagnostic_msgs/msg/DiagnosticStatus'](
+            level=int(warn),
+            name=f'{NODE}: {task}',
+            message=text,
+            hardware_id=self._hardware_id,
+            values=[key_value(key=key, value=value) for key, value in values.items()],
+        )
+        header = self._header(stamp_s, '')
+        return self._types['diagnostic_msgs/msg/DiagnosticArray'](header=header, status=[status])
+
+
+def encode_jpeg(image: UInt8Array) -> bytes:
+    """Return an RGB image, uint8 [H, W, 3], as a JPEG file."""
+    _, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return bytes(data)
