@@ -295,6 +295,7 @@ class SimulatedArm:
         env.data.mocap_quat[0] = (1, 0, 1, 0)
         effort = self._gripper_effort
         env.do_simulation([effort, -effort], n_frames=env.frame_skip)
+        self._mujoco.mj_forward(self.model, env.data)  # positions of bodies lag a step otherwise
 
     def _succeeded(self) -> bool:
         env = self._env
@@ -309,3 +310,5 @@ class SimulatedArm:
         kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
         self._mujoco.mj_setState(self.model, self._env.data, state.physics, kind)
         self._mujoco.mj_forward(self.model, self._env.data)
+        # Forward dynamics overwrites the solver's warm start, which is a part of the state.
+        self._mujoco.mj_setState(self.model, self._env.data, state.physics, kind)

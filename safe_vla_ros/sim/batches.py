@@ -61,11 +61,12 @@ class BatchMaker:
 
         Args:
             indices: Samples to draw from.
-            size: Samples per batch.
+            size: Samples per batch; fewer when there are fewer.
             seed: Seed of the order.
             skip: Batches at the beginning to leave out (a resumed run).
         """
         batches: queue.Queue[Batch] = queue.Queue(maxsize=4)
+        size = min(size, len(indices))
 
         def fill() -> None:
             count = 0

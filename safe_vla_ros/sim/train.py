@@ -129,7 +129,7 @@ class Trainer:
                     self.average[name].lerp_(value, 1.0 - decay)
                 else:
                     self.average[name].copy_(value)
-        return float(action_loss)
+        return float(action_loss.detach())
 
     def run(self, batches: Iterator[Batch], validation: list[Batch]) -> None:
         """Train to the end, with a progress bar; afterwards the model has the averaged weights."""
