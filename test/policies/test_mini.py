@@ -1,0 +1,175 @@
+"""The bundled policy loads from data only and keeps to the seam."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mini_policies import write_untrained_policy
+from safetensors.torch import load_file, save_file
+
+from safe_vla_ros.errors import CheckpointError, NonFiniteError, ObservationError
+from safe_vla_ros.policies import read_spec
+from safe_vla_ros.policies.mini import encode_instruction, make_tokenizer, prepare_image
+from safe_vla_ros.sim.closed_loop import load_bundled, pruning_settings
+from safe_vla_ros.types import Observation, PruningSettings
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+    return write_untrained_policy(tmp_path_factory.mktemp('policy'))
+
+
+@pytest.fixture(scope='module')
+def policy(directory):
+    torch.set_num_threads(1)
+    return load_bundled(str(directory))
+
+
+def make_observation(seed=0, *, text='reach the red ball', stamp_s=1.0, proprio=None):
+    random = np.random.default_rng(seed)
+    images = {
+        'corner': random.integers(0, 256, (224, 224, 3), dtype=np.uint8),
+        'gripper': random.integers(0, 256, (112, 112, 3), dtype=np.uint8),
+    }
+    values = np.array([0.0, 0.6, 0.2, 0.0, 0.0]) if proprio is None else proprio
+    return Observation(images, text, values, dict.fromkeys(images, stamp_s))
+
+
+def test_a_step_gives_a_finite_chunk_with_its_record(policy):
+    pruning = pruning_settings(policy.spec, 'none')
+    chunk = policy.infer(make_observation(), policy.new_episode(), pruning)
+    assert chunk.translation_m.shape == (8, 3)
+    assert chunk.is_finite()
+    assert np.all(chunk.rotation_rad == 0)
+    assert dict(chunk.record.total) == {'corner': 196, 'gripper': 49}
+    assert chunk.record.pruning_ratio == 0
+    assert chunk.record.stage_ms.keys() >= {'prepare', 'encode', 'decode'}
+
+
+def test_keeping_every_token_changes_nothing(policy):
+    plain = policy.infer(
+        make_observation(), policy.new_episode(), pruning_settings(policy.spec, 'none')
+    )
+    memory = policy.new_episode()
+    kept = pruning_settings(policy.spec, 'safe', 1.0)
+    for stamp_s in (1.0, 1.2):
+        chunk = policy.infer(make_observation(stamp_s=stamp_s), memory, kept)
+        np.testing.assert_allclose(chunk.translation_m, plain.translation_m, atol=1e-7)
+
+
+@pytest.mark.parametrize('method', ['safe', 'fastv', 'random'])
+def test_a_pruned_step_keeps_a_quarter(policy, method):
+    memory = policy.new_episode()
+    pruning = pruning_settings(policy.spec, method)
+    records = [
+        policy.infer(make_observation(stamp_s=stamp), memory, pruning).record
+        for stamp in (1.0, 1.2)
+    ]
+    assert sum(records[1].kept.values()) == 61
+    assert records[1].decoder_macs < 0.7 * records[1].decoder_macs_full
+    if method == 'safe':
+        assert (records[0].key_step, records[0].reason) == (True, 'episode_start')
+        assert records[1].similarity == pytest.approx(1.0, abs=1e-4)
+        assert not records[1].key_step
+
+
+def test_the_instruction_matters_and_any_text_is_taken(policy):
+    pruning = pruning_settings(policy.spec, 'none')
+    texts = ['reach the red ball', 'open the door', 'ouvre la fenêtre 🤖', 'go ' * 5000]
+    chunks = [
+        policy.infer(make_observation(text=text), policy.new_episode(), pruning) for text in texts
+    ]
+    assert all(chunk.is_finite() for chunk in chunks)
+    assert not np.allclose(chunks[0].translation_m, chunks[1].translation_m)
+
+
+def test_non_finite_proprioception_is_refused_and_the_memory_kept(policy):
+    memory = policy.new_episode()
+    pruning = pruning_settings(policy.spec, 'safe')
+    policy.infer(make_observation(stamp_s=1.0), memory, pruning)
+    bad = make_observation(stamp_s=2.0, proprio=np.array([np.nan, 0.6, 0.2, 0, 0]))
+    with pytest.raises(NonFiniteError):
+        policy.infer(bad, memory, pruning)
+    assert memory.reference_stamp_s == 1.0
+
+
+def test_proprioception_of_another_size_is_refused(policy):
+    with pytest.raises(ObservationError, match='5 numbers'):
+        policy.infer(
+            make_observation(proprio=np.zeros(8)), policy.new_episode(), PruningSettings('none')
+        )
+
+
+def copy_policy(directory, out):
+    out.mkdir()
+    for file in directory.iterdir():
+        (out / file.name).write_bytes(file.read_bytes())
+    return out
+
+
+@pytest.mark.parametrize('name', ['config.json', 'model.safetensors', 'tokenizer.json'])
+def test_a_missing_file_is_named(directory, tmp_path, name):
+    broken = copy_policy(directory, tmp_path / 'p')
+    (broken / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        load_bundled(str(broken))
+
+
+def test_a_wrong_shape_names_the_tensor(directory, tmp_path):
+    broken = copy_policy(directory, tmp_path / 'p')
+    weights = load_file(broken / 'model.safetensors')
+    weights['placeholders'] = torch.zeros(3, 128)
+    save_file(weights, broken / 'model.safetensors')
+    with pytest.raises(CheckpointError, match=r"'placeholders' has shape \[3, 128\].*\[8, 128\]"):
+        load_bundled(str(broken))
+
+
+def test_a_missing_tensor_is_named(directory, tmp_path):
+    broken = copy_policy(directory, tmp_path / 'p')
+    weights = load_file(broken / 'model.safetensors')
+    del weights['decoder.norm.weight']
+    save_file(weights, broken / 'model.safetensors')
+    with pytest.raises(CheckpointError, match=r'decoder\.norm\.weight'):
+        load_bundled(str(broken))
+
+
+def test_a_pickle_in_the_place_of_weights_is_refused(directory, tmp_path):
+    broken = copy_policy(directory, tmp_path / 'p')
+    torch.save({'weights': torch.zeros(2)}, broken / 'model.safetensors')
+    with pytest.raises(CheckpointError, match='safetensors'):
+        load_bundled(str(broken))
+
+
+def test_truncated_weights_are_refused(directory, tmp_path):
+    broken = copy_policy(directory, tmp_path / 'p')
+    whole = (broken / 'model.safetensors').read_bytes()
+    (broken / 'model.safetensors').write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r'model\.safetensors'):
+        load_bundled(str(broken))
+
+
+def test_an_unknown_key_in_the_configuration_is_named(directory, tmp_path):
+    broken = copy_policy(directory, tmp_path / 'p')
+    config = json.loads((broken / 'config.json').read_text())
+    (broken / 'config.json').write_text(json.dumps({**config, 'colour': 'blue'}))
+    with pytest.raises(CheckpointError, match='colour'):
+        read_spec(str(broken))
+
+
+def test_instructions_have_a_fixed_length():
+    tokenizer = make_tokenizer(['open the door'])
+    assert len(encode_instruction(tokenizer, 'Open the DOOR', 5)) == 5
+    assert encode_instruction(tokenizer, 'open', 3)[1:] == [0, 0]
+    assert encode_instruction(tokenizer, 'unheard words', 2) == [1, 1]
+    assert encode_instruction(tokenizer, 'open the door', 2) == encode_instruction(
+        tokenizer, 'OPEN the', 2
+    )
+
+
+def test_images_are_averaged_when_they_shrink():
+    image = np.zeros((224, 224, 3), np.uint8)
+    image[::2] = 200
+    prepared = prepare_image(image, 112)
+    assert prepared.shape == (3, 112, 112)
+    assert np.all(prepared == 100)
