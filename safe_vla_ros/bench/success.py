@@ -150,6 +150,26 @@ def make_table(report: dict[str, Any]) -> Table:
     return table
 
 
+def make_markdown(report: dict[str, Any]) -> str:
+    """Lay the report out as a Markdown table, for the model card."""
+    tasks = list(next(iter(report['methods'].values()))['tasks'])
+    titles = ['method', *tasks, 'mean [95 %]', 'tokens kept', 'full passes', 'decoder MACs']
+    lines = [' | '.join(titles), ' | '.join(['---', *['--:'] * (len(titles) - 1)])]
+    for method, figures in report['methods'].items():
+        whole = figures['all']
+        low, high = whole['success_interval_95']
+        cells = [
+            method,
+            *(f'{100 * figures["tasks"][task]["success_rate"]:.0f}' for task in tasks),
+            f'{100 * whole["success_rate"]:.1f} [{100 * low:.1f}, {100 * high:.1f}]',
+            f'{100 * whole["tokens_kept_share"]:.1f} %',
+            f'{100 * whole["full_pass_share"]:.1f} %',
+            f'{100 * whole["decoder_macs_share"]:.1f} %',
+        ]
+        lines.append(' | '.join(cells))
+    return '\n'.join(f'| {line} |' for line in lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -166,10 +186,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
     parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes')
     parser.add_argument('--out', type=Path, help='write the report as JSON')
+    parser.add_argument('--markdown', action='store_true', help='print the table as Markdown, too')
     options = parser.parse_args(arguments)
     console = Console()
     report = evaluate(options, console)
     console.print(make_table(report))
+    if options.markdown:
+        print(make_markdown(report))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         partial = options.out.with_suffix('.partial')
