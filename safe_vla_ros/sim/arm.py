@@ -80,6 +80,7 @@ class SimulatedArm:
         self._make_fully_random_and_observable()
         self._step_s = STEP_S / real_time_factor
         self._renderer: Renderer | None = None
+        self._pictures: dict[str, tuple[Snapshot, UInt8Array]] = {}
         self.reset(seed)
 
     @property
@@ -192,7 +193,11 @@ class SimulatedArm:
         """Render a camera in this thread, as it is now or was; see ``Renderer.render``."""
         if self._renderer is None:
             self._renderer = Renderer(self.model)
-        return self._renderer.render(self.snapshot() if view is None else view, camera)
+        view = self.snapshot() if view is None else view
+        shown = self._pictures.get(camera)
+        if shown is None or shown[0] is not view:
+            shown = self._pictures[camera] = (view, self._renderer.render(view, camera))
+        return shown[1]
 
     def snapshot(self) -> Snapshot:
         """Copy what a ``Renderer`` in another thread needs."""
