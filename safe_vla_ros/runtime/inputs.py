@@ -181,9 +181,8 @@ class Inputs:
             return 'no new ee_pose since the halt'
         if any(self._joint_times[name].stamp_s < fresh_after_s for name in self.joint_names):
             return 'no new joint_states since the halt'
-        skew_s = self.skew_s()
-        if skew_s > max_skew_s + 1e-9:
-            return f'the images are {skew_s:.3f} s apart; max_camera_skew_s is {max_skew_s:g}'
+        if self.skew_s() > max_skew_s + 1e-9:
+            return f'the images are further apart than max_camera_skew_s ({max_skew_s:g} s)'
         return ''
 
     def skew_s(self) -> float:
@@ -233,14 +232,14 @@ class Inputs:
 
 
 def _age_problem(stamp_s: float, received_s: float, now_s: float, timeout_s: float) -> str:
+    """Return what is wrong with a message's times; the same text as long as the same is wrong."""
+    age_s = now_s - stamp_s
     if stamp_s <= 0.0:
         return 'has a zero stamp; every message needs its time of capture'
-    age_s = now_s - stamp_s
     if age_s < -FUTURE_TOLERANCE_S:
-        return f'is stamped {-age_s:.3f} s in the future; the clocks must agree'
+        return f'has a stamp more than {FUTURE_TOLERANCE_S:g} s in the future; clocks must agree'
     if age_s > timeout_s:
-        return f'is {age_s:.3f} s old by its stamp; observation_timeout_s is {timeout_s:g}'
-    silent_s = now_s - received_s
-    if silent_s > timeout_s:
-        return f'last came {silent_s:.3f} s ago; observation_timeout_s is {timeout_s:g}'
+        return f'has a stamp older than observation_timeout_s ({timeout_s:g} s)'
+    if now_s - received_s > timeout_s:
+        return f'has sent nothing for longer than observation_timeout_s ({timeout_s:g} s)'
     return ''

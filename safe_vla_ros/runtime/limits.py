@@ -16,6 +16,8 @@ BRAKING_SHARE = 0.5
 FACE_TOLERANCE_M = 0.002
 """How far beyond a face still counts as being at it, where motion along the face is free."""
 
+_ROUNDING = 1e-9
+
 
 def _zeros() -> Float64Array:
     return np.zeros(3)
@@ -171,6 +173,6 @@ def _approached(
 ) -> tuple[Float64Array, bool]:
     change = wanted - last
     length = math.hypot(*change.tolist())
-    if length <= longest_change:
+    if length <= longest_change * (1.0 + _ROUNDING):
         return wanted, False
     return last + change * (longest_change / length), True

@@ -201,6 +201,8 @@ class Bench:
         self.infer()
         command = self.runtime.tick()
         self.pass_time(interval_s)
+        if command is not None:
+            self.position = self.position + command.linear_m_s * (interval_s or self.interval_s)
         return command
 
     def pass_time(self, interval_s: float | None = None) -> None:
@@ -226,3 +228,14 @@ class Bench:
 def speed(command: Command | None) -> float:
     """Return the linear speed of a command, m/s; 0 for silence."""
     return 0.0 if command is None else float(np.linalg.norm(command.linear_m_s))
+
+
+def shape_of_halt(commands: Sequence[Command | None]) -> tuple[list[float], int, int]:
+    """Split what follows a halt reason into speeds, zeros and silent ticks; in this order only."""
+    speeds = [speed(command) for command in commands]
+    moving = next((i for i, value in enumerate(speeds) if value == 0.0), len(speeds))
+    silent = next((i for i, command in enumerate(commands) if command is None), len(commands))
+    assert all(command is None for command in commands[silent:])
+    assert all(value == 0.0 for value in speeds[moving:])
+    assert all(command.gripper is None for command in commands if command is not None)
+    return speeds[:moving], silent - moving, len(commands) - silent

@@ -97,11 +97,11 @@ def test_a_bad_raw_image_is_refused_with_a_sentence(
         decode_image(raw(RGB, **{'encoding': 'rgb8', **changes}))
 
 
-@pytest.mark.parametrize('format', ['jpeg', 'jpg', 'bgr8; jpeg compressed bgr8', ''])
-def test_jpeg_comes_out_as_rgb(format: str) -> None:
+@pytest.mark.parametrize('written_format', ['jpeg', 'jpg', 'bgr8; jpeg compressed bgr8', ''])
+def test_jpeg_comes_out_as_rgb(written_format: str) -> None:
     image = smooth_image()
     data = cv2.imencode('.jpg', image[..., ::-1])[1].tobytes()
-    decoded = decode_image(CompressedImage(format, array.array('B', data)))
+    decoded = decode_image(CompressedImage(written_format, array.array('B', data)))
     assert np.abs(decoded.astype(int) - image).max() < 12
 
 

@@ -47,7 +47,8 @@ def test_a_twist_within_the_limits_passes_unchanged() -> None:
     twist = TwistLimiter().limit(linear, angular, elapsed_s=1.0, limits=LIMITS)
     np.testing.assert_array_equal(twist.linear_m_s, linear)
     np.testing.assert_array_equal(twist.angular_rad_s, angular)
-    assert not (twist.speed_clipped or twist.acceleration_clipped or twist.workspace_clipped)
+    clipped = [twist.speed_clipped, twist.acceleration_clipped, twist.workspace_clipped]
+    assert not any(clipped)
 
 
 def test_braking_goes_straight_to_zero() -> None:
