@@ -118,18 +118,16 @@ def read_sizes(checkpoint: Checkpoint, heads: Sequence[int] | None = None) -> Ne
         CheckpointError: Something is missing, contradictory or not supported.
     """
     path = checkpoint.path / 'preprocessor_config.json'
+    where = checkpoint.path / 'config.json'
     preprocessor = read_json(path)
     timm_ids = checkpoint.setting('timm_model_ids')
     strategy = checkpoint.config.get('image_resize_strategy', _SUPPORTED_RESIZE)
     if strategy != _SUPPORTED_RESIZE:
-        msg = (
-            f'{checkpoint.path / "config.json"}: image_resize_strategy is {strategy!r}, '
-            f'supported is {_SUPPORTED_RESIZE}'
-        )
+        msg = f'{where}: image_resize_strategy is {strategy!r}, supported is {_SUPPORTED_RESIZE}'
         raise CheckpointError(msg)
     count = 2 if checkpoint.config.get('use_fused_vision_backbone', len(timm_ids) == 2) else 1
     sizes = _vectors(preprocessor, path, 'input_sizes', count)
-    heads = tower_heads(timm_ids) if heads is None else heads
+    heads = tower_heads(timm_ids, where) if heads is None else heads
     if len(timm_ids) != count or len(heads) != count:
         msg = (
             f'{checkpoint.path}: {count} vision towers need as many timm_model_ids and heads, got '
@@ -138,19 +136,26 @@ def read_sizes(checkpoint: Checkpoint, heads: Sequence[int] | None = None) -> Ne
         raise CheckpointError(msg)
     towers = tuple(
         read_tower_sizes(
-            checkpoint, _TOWER_PREFIXES[i], tower_kind(timm_ids[i]), heads[i], int(sizes[i][-1])
+            checkpoint,
+            _TOWER_PREFIXES[i],
+            tower_kind(timm_ids[i], where),
+            heads[i],
+            int(sizes[i][-1]),
         )
         for i in range(count)
     )
     if len({tower.grid for tower in towers}) != 1 or len({s[-1] for s in sizes}) != 1:
         msg = f'{path}: the towers see images of {sizes} and must see the same patches'
         raise CheckpointError(msg)
+    llama = _llama_config(checkpoint)
     return NetworkSizes(
         towers=towers,
         means=_vectors(preprocessor, path, 'means', count),
         stds=_vectors(preprocessor, path, 'stds', count),
-        projector=_projector_widths(checkpoint),
-        llama=_llama_config(checkpoint),
+        projector=_projector_widths(
+            checkpoint, sum(tower.width for tower in towers), llama.hidden_size
+        ),
+        llama=llama,
     )
 
 
@@ -169,18 +174,11 @@ def _vectors(
     return tuple(tuple(vector) for vector in value)
 
 
-def _projector_widths(checkpoint: Checkpoint) -> tuple[int, ...]:
-    widths: list[int] = []
-    for index in (1, 2, 3):
-        if index == 3 and 'projector.fc3.weight' not in checkpoint.tensors:
-            break
-        stored = checkpoint.tensor(f'projector.fc{index}.weight')
-        if len(stored.shape) != 2:
-            msg = f'{stored.path}: {stored.key} has shape {list(stored.shape)}, not a matrix'
-            raise CheckpointError(msg)
-        widths = widths or [stored.shape[1]]
-        widths.append(stored.shape[0])
-    return tuple(widths)
+def _projector_widths(checkpoint: Checkpoint, inputs: int, outputs: int) -> tuple[int, ...]:
+    """Three layers after fused towers, else two; only the width between them is free."""
+    layers = 3 if 'projector.fc3.weight' in checkpoint.tensors else 2
+    hidden = [checkpoint.tensor(f'projector.fc{i + 1}.weight').shape[0] for i in range(layers - 1)]
+    return (inputs, *hidden, outputs)
 
 
 def _llama_config(checkpoint: Checkpoint) -> LlamaConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.policies.checkpoint import Checkpoint
@@ -110,8 +111,8 @@ def read_tower_sizes(
     return sizes
 
 
-def tower_kind(timm_id: str) -> str:
-    """Return ``dinov2`` or ``siglip`` for a timm model id.
+def tower_kind(timm_id: str, where: Path) -> str:
+    """Return ``dinov2`` or ``siglip`` for a timm model id; ``where`` is its file, for messages.
 
     Raises:
         CheckpointError: It is neither.
@@ -119,15 +120,16 @@ def tower_kind(timm_id: str) -> str:
     for kind in (DINOV2, SIGLIP):
         if kind in timm_id:
             return kind
-    msg = f'config.json: timm_model_ids names {timm_id!r}; supported are {DINOV2} and {SIGLIP}'
+    msg = f'{where}: timm_model_ids names {timm_id!r}; supported are {DINOV2} and {SIGLIP}'
     raise CheckpointError(msg)
 
 
-def tower_heads(timm_ids: Sequence[str]) -> tuple[int, ...]:
+def tower_heads(timm_ids: Sequence[str], where: Path) -> tuple[int, ...]:
     """Return the attention heads of towers, which their weights do not show.
 
     Args:
         timm_ids: Ids as in config.json; ``..._h<n>_...`` says the number, else timm's name does.
+        where: Their file, for messages.
 
     Raises:
         CheckpointError: An id is not known.
@@ -138,8 +140,8 @@ def tower_heads(timm_ids: Sequence[str]) -> tuple[int, ...]:
         known = [count for name, count in _HEADS.items() if timm_id.startswith(f'{name}_')]
         if not stated and not known:
             msg = (
-                f'the number of attention heads of {timm_id!r} (config.json: timm_model_ids) is '
-                'not known; set openvla.vision_heads in policy.yaml'
+                f'{where}: the number of attention heads of {timm_id!r} (timm_model_ids) is not '
+                'known; set openvla.vision_heads in policy.yaml'
             )
             raise CheckpointError(msg)
         heads.append(int(stated[1]) if stated else known[0])
