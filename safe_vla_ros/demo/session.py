@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 POLICY, ROBOT = 'pruned_policy', 'sim_robot'
 FILMED_CAMERA = next(iter(CAMERA_SIZES_PX))
-PATIENCE = 2.0
-"""How many times its nominal duration an episode may take before the robot counts as stuck."""
+PATIENCE, GRACE_S = 3.0, 60.0
+"""A robot is stuck when an episode takes that many times its duration, and some seconds more."""
 
 
 @dataclass
@@ -172,7 +172,7 @@ class _Run:
         driver.begin_episode(task, seed)
         started_s = time.monotonic()
         nominal_s = options.episode_duration_s / options.real_time_factor
-        event = driver.end_of_episode(nominal_s * PATIENCE + 10.0, self._show)
+        event = driver.end_of_episode(nominal_s * PATIENCE + GRACE_S, self._show)
         duration_s = time.monotonic() - started_s
         driver.pause(True)
         notes = driver.new_notes()

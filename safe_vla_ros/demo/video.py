@@ -58,10 +58,10 @@ def write_video(film: Film, path: Path, rate_hz: float) -> bool:
         stream = container.add_stream('libx264', rate=max(1, round(rate_hz)))
         stream.pix_fmt = 'yuv420p'
         stream.options = {'crf': '20', 'preset': 'veryfast'}
+        stream.height, stream.width = VIEW_PX + BAR_PX, 2 * VIEW_PX + GAP_PX
         for stamp_s, _ in film.camera:
-            picture = compose(film, stamp_s)
-            stream.height, stream.width = picture.shape[:2]
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')):
+            picture = av.VideoFrame.from_ndarray(compose(film, stamp_s), format='rgb24')
+            for packet in stream.encode(picture):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

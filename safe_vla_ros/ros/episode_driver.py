@@ -172,7 +172,7 @@ class EpisodeDriver:
         self.pause(True)
         self.set_parameters(self._robot, task=task, seed=seed)
         self.new_notes()
-        answer = self._trigger(f'{self._robot}/start_episode', 30.0)
+        answer = self._trigger(f'{self._robot}/start_episode', 120.0)
         number = re.match(r'episode (\d+):', answer)
         self._episode = number.group(1) if number else ''
         self._trigger(f'{self._policy}/reset_episode', 5.0)

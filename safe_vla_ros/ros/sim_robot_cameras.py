@@ -51,7 +51,7 @@ class CameraThread:
         if self._thread.is_alive():
             self._thread.join(timeout=5.0)
 
-    def prepare(self, arm: SimulatedArm, *, timeout_s: float = 30.0) -> bool:
+    def prepare(self, arm: SimulatedArm, *, timeout_s: float = 120.0) -> bool:
         """Make ready for another arm's scene, so that its first picture is as quick as others.
 
         Returns:

@@ -178,7 +178,7 @@ class RobotLoop:
         with self._lock:
             self._gripper = opening
 
-    def start_episode(self, arm: SimulatedArm, seed: int, *, timeout_s: float = 5.0) -> bool:
+    def start_episode(self, arm: SimulatedArm, seed: int, *, timeout_s: float = 30.0) -> bool:
         """Reset a scene and begin; the arm may be a new one for another task.
 
         Returns:

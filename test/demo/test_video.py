@@ -1,0 +1,68 @@
+"""Videos and the picture of the demo."""
+
+from __future__ import annotations
+
+import av
+import cv2
+import numpy as np
+
+from safe_vla_ros.demo.video import (
+    BAR_PX,
+    GAP_PX,
+    VIEW_PX,
+    Film,
+    compose,
+    write_picture,
+    write_video,
+)
+
+RED, BLUE = (200, 0, 0), (0, 0, 200)
+
+
+def film(frames=6, overlays=(2, 4), size=(40, 40)):
+    def image(colour):
+        return np.full((*size, 3), colour, np.uint8)
+
+    return Film(
+        caption='"open the drawer"   safe: success',
+        camera=[(10.0 + i / 20, image(RED)) for i in range(frames)],
+        overlay=[(10.0 + i / 20, image(BLUE)) for i in overlays],
+    )
+
+
+def test_camera_and_the_newest_overlay_of_that_moment_stand_side_by_side():
+    before, after = compose(film(), 10.0), compose(film(), 10.15)
+    assert before.shape == (VIEW_PX + BAR_PX, 2 * VIEW_PX + GAP_PX, 3)
+    assert tuple(before[100, 100]) == tuple(after[100, 100]) == RED
+    assert tuple(before[100, VIEW_PX + GAP_PX + 100]) != BLUE
+    assert tuple(after[100, VIEW_PX + GAP_PX + 100]) == BLUE
+    assert (after[VIEW_PX:] > 100).any()
+
+
+def test_a_video_has_one_frame_per_picture(tmp_path):
+    path = tmp_path / 'reach.mp4'
+    assert write_video(film(), path, 20.0)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]
+    assert len(frames) == 6
+    assert frames[0].shape == (VIEW_PX + BAR_PX, 2 * VIEW_PX + GAP_PX, 3)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_upright_image_keeps_its_shape(tmp_path):
+    picture = compose(film(size=(40, 20)), 10.2)
+    assert tuple(picture[VIEW_PX - 5, VIEW_PX // 2 - 10]) == RED
+    assert tuple(picture[VIEW_PX - 5, VIEW_PX // 2 + 10]) != RED
+
+
+def test_nothing_filmed_makes_no_files(tmp_path):
+    empty = Film('', [], [])
+    assert not write_video(empty, tmp_path / 'a.mp4', 20.0)
+    assert not write_picture([empty], tmp_path / 'a.png')
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_picture_shows_at_most_three_films(tmp_path):
+    path = tmp_path / 'docs' / 'demo.png'
+    assert write_picture([film()] * 5, path)
+    assert cv2.imread(str(path)).shape == (3 * (VIEW_PX + BAR_PX), 2 * VIEW_PX + GAP_PX, 3)
