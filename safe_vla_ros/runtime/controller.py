@@ -165,8 +165,12 @@ class Controller:
 
     def _idle_state(self) -> RuntimeState:
         halt = self._halt
-        if halt is not None and (halt.state == 'starved' or not self.silent):
-            return RuntimeState('starved' if halt.state == 'starved' else 'halting', halt.text)
+        if halt is not None and halt.state == 'starved':
+            return RuntimeState('starved', halt.text)
+        if halt is not None and not self.silent:
+            return RuntimeState('halting', halt.text)
+        if halt is not None and halt.kind == 'non_finite':
+            return RuntimeState('waiting', halt.text)
         return RuntimeState('waiting', 'waiting for the first chunk')
 
     def _play(self, tick: Tick, pose: Pose | None, settings: ControlSettings) -> Command:
