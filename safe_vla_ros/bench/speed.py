@@ -1,0 +1,242 @@
+"""How much faster pruning makes a policy, against the same policy unpruned in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from safe_vla_ros.bench.load import measure_in_own_process
+from safe_vla_ros.bench.machine import PeakMemory, describe_machine
+from safe_vla_ros.bench.random_checkpoint import write_checkpoint
+from safe_vla_ros.bench.speed_models import (
+    SHAPES,
+    MiniSpeedModel,
+    OpenVlaSpeedModel,
+    SpeedModel,
+    openvla_sizes,
+)
+from safe_vla_ros.bench.speed_report import Sample, as_text, summarise
+from safe_vla_ros.policies.device import choose_device
+from safe_vla_ros.policies.mini_model import MiniConfig
+from safe_vla_ros.policies.packed_linear import can_pack, pack_linears
+from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
+from safe_vla_ros.types import PruningSettings, UInt8Array
+
+DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
+_DESCRIPTION = """\
+Builds a policy at its real size with random weights (no checkpoint is needed, and what it outputs
+means nothing) and runs a sequence of moving camera images twice, interleaved step by step: unpruned
+and pruned, A B A B. Both run the same driver, the same fused attention (SDPA) and the same matrix
+kernels; nothing materialises a whole attention matrix. Key steps come every --key-every steps."""
+
+_EPILOG = """\
+A full 7B run needs 16 GiB of memory. With --layers the decoder is shorter: for development only.
+
+examples:
+  python -m safe_vla_ros.bench.speed --shape openvla-oft-7b --steps 12 --json speed.json
+  python -m safe_vla_ros.bench.speed --shape openvla-7b --device cuda --steps 48
+  python -m safe_vla_ros.bench.speed --shape mini --steps 120"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parse(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    machine = describe_machine(device)
+    if options.save:
+        return _save(options, machine)
+    model = _build(options, device)
+    settings = PruningSettings(
+        method=options.method,
+        keep_ratio=options.keep_ratio,
+        layer=options.layer,
+        # Key steps come by the clock here: with random weights the test means nothing.
+        refresh_threshold=-1.0,
+    )
+    images = next(_scene(model.cameras, model.image_size, options.seed))
+    outside = model.outside_macs(images)
+    if options.kernels == 'packed':
+        pack_linears(model.module, rows=512)
+    samples = list(_run(model, settings, options, device))
+    summary = {
+        'command': _command(),
+        'weights': 'random; the outputs mean nothing',
+        'shape': options.shape,
+        'layers': options.layers,
+        'dtype': options.dtype,
+        'device': str(device),
+        'kernels': options.kernels,
+        'method': options.method,
+        'keep_ratio': options.keep_ratio,
+        'pruning_layer': options.layer,
+        'steps': options.steps,
+        'machine': machine,
+        **summarise(
+            samples,
+            key_every=options.key_every if options.method == 'safe' else 0,
+            outside_macs=outside,
+        ),
+    }
+    print(as_text(summary))
+    _write(options.json, summary)
+    return 0
+
+
+def _run(
+    model: SpeedModel, settings: PruningSettings, options: argparse.Namespace, device: torch.device
+) -> Iterator[Sample]:
+    """Run both arms step by step; yields the steps after warming up."""
+    arms = {'none': PruningSettings(method='none', layer=settings.layer), settings.method: settings}
+    episodes = {arm: make_episode() for arm in arms}
+    memory = PeakMemory(device)
+    scene = _scene(model.cameras, model.image_size, options.seed)
+    for index in range(-options.warm_up, options.steps):
+        images = next(scene)
+        for arm, arm_settings in arms.items():
+            if index % options.key_every == 0:
+                episodes[arm].clear('service')
+            memory.restart()
+            start_cpu = time.process_time()
+            step = model.run(images, episodes[arm], arm_settings)
+            cpu_s = time.process_time() - start_cpu
+            kind = 'full' if arm == 'none' else ('pruned' if step.output.pruned else 'key')
+            sample = Sample(arm, kind, step.stage_ms, step.macs, cpu_s, memory.gib())
+            name = f'step {index + 1}/{options.steps}' if index >= 0 else 'warm-up'
+            if not options.quiet:
+                print(
+                    f'{name:<12} {arm:<7} {kind:<7} {sample.decoder_ms:10.1f} ms decoder '
+                    f'{step.stage_ms["total"]:10.1f} ms in all',
+                    flush=True,
+                )
+            if index >= 0:
+                yield sample
+
+
+def _save(options: argparse.Namespace, machine: dict[str, object]) -> int:
+    """Write a checkpoint of random weights, then load it in a process of its own."""
+    sizes = openvla_sizes(options.layers)
+    size = write_checkpoint(options.save, sizes, dtype=DTYPES[options.dtype], seed=options.seed)
+    print(f'{size / 2**30:.2f} GiB of random weights written to {options.save}')
+    loading = measure_in_own_process(options.save, options.device)
+    for name, value in loading.items():
+        print(f'{name:<22} {value}')
+    _write(options.json, {'command': _command(), 'machine': machine, 'loading': loading})
+    return 0
+
+
+def _write(path: Path | None, summary: dict[str, object]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
+    print(f'written to {path}')
+
+
+def _command() -> str:
+    return 'python -m safe_vla_ros.bench.speed ' + ' '.join(sys.argv[1:])
+
+
+def _scene(cameras: int, size: int, seed: int) -> Iterator[list[UInt8Array]]:
+    """Yield frames of a textured scene that pans by two pixels a step, with sensor noise."""
+    generator = np.random.default_rng(seed)
+    span = size + 256
+    coarse = generator.integers(0, 256, (cameras, 24, 24, 3), dtype=np.uint8)
+    scenes = [cv2.resize(view, (span, span), interpolation=cv2.INTER_CUBIC) for view in coarse]
+    shift = 0
+    while True:
+        frames = []
+        for view in scenes:
+            frame = view[:size, shift : shift + size].astype(np.int16)
+            frame += generator.integers(-4, 5, frame.shape, dtype=np.int16)
+            frames.append(np.ascontiguousarray(frame.clip(0, 255).astype(np.uint8)))
+        yield frames
+        shift = (shift + 2) % 256
+
+
+def _build(options: argparse.Namespace, device: torch.device) -> SpeedModel:
+    dtype = DTYPES[options.dtype]
+    if options.shape == 'mini':
+        config = MiniConfig(
+            cameras={'corner': 112, 'gripper': 56},
+            vocab_size=64,
+            instruction_length=12,
+            chunk_size=8,
+            action_dim=4,
+            proprio_dim=5,
+            proprio_mean=[0.0] * 5,
+            proprio_std=[1.0] * 5,
+            num_hidden_layers=options.layers,
+        )
+        return MiniSpeedModel(config, device=device, dtype=dtype, seed=options.seed)
+    return OpenVlaSpeedModel(
+        openvla_sizes(options.layers),
+        parallel=options.shape == 'openvla-oft-7b',
+        prompt_tokens=options.prompt_tokens,
+        device=device,
+        dtype=dtype,
+        seed=options.seed,
+    )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m safe_vla_ros.bench.speed',
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add('--shape', choices=SHAPES, default='openvla-oft-7b', help='sizes (default: %(default)s)')
+    add('--dtype', choices=DTYPES, help='default: bfloat16, float32 for mini')
+    add('--device', default='auto', help='auto, cpu or cuda (default: %(default)s)')
+    add('--method', choices=[n for n in PRUNER_NAMES if n != 'none'], default='safe')
+    add('--keep-ratio', type=float, default=0.25, help='share kept (default: %(default)s)')
+    add('--layer', type=int, help='K; default: 3, 2 for mini')
+    add('--steps', type=int, default=12, help='timed steps per arm (default: %(default)s)')
+    add('--key-every', type=int, default=12, help='steps per key step (default: %(default)s)')
+    add('--warm-up', type=int, default=2, help='steps before timing (default: %(default)s)')
+    add('--prompt-tokens', type=int, default=34, help='prompt length (default: %(default)s)')
+    add('--layers', type=int, help='decoder layers; default: the real number')
+    add('--threads', type=int, help="CPU threads; default: torch's own choice")
+    add('--kernels', choices=('plain', 'packed'), default='plain', help='CPU matrix kernels')
+    add('--seed', type=int, default=0)
+    add('--json', type=Path, metavar='FILE', help='also write everything here')
+    add(
+        '--save',
+        type=Path,
+        metavar='DIR',
+        help='write an OpenVLA-OFT checkpoint of random weights there, load it in a process of its '
+        'own, and report memory and time instead of speed',
+    )
+    add('--quiet', action='store_true', help='no line per step')
+    options = parser.parse_args(arguments)
+    mini = options.shape == 'mini'
+    options.dtype = options.dtype or ('float32' if mini else 'bfloat16')
+    options.layer = (2 if mini else 3) if options.layer is None else options.layer
+    options.layers = options.layers or (8 if mini else 32)
+    for name in ('steps', 'key_every', 'prompt_tokens'):
+        if getattr(options, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, allowed is 1 up')
+    if not 0.05 <= options.keep_ratio < 1.0:
+        parser.error(f'--keep-ratio is {options.keep_ratio}, allowed is 0.05 to below 1')
+    if not 1 <= options.layer < options.layers:
+        parser.error(f'--layer is {options.layer}, allowed is 1..{options.layers - 1}')
+    if options.save and options.shape != 'openvla-oft-7b':
+        parser.error(f'--save writes openvla-oft-7b, --shape is {options.shape}')
+    if options.kernels == 'packed' and not can_pack():
+        parser.error('--kernels packed: this build of torch has no packed kernels')
+    return options
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,155 @@
+"""Statistics of a speed run, as JSON and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+
+STAGES = (
+    'total',
+    'prepare',
+    'vision',
+    'projector',
+    'decode',
+    'generate',
+    'head',
+    'pruning',
+    'matching',
+    'taps',
+    'selection',
+    'gathers',
+)
+"""Stages in the order of a pass; ``pruning`` and what follows are part of ``decode``."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed inference.
+
+    Attributes:
+        arm: ``none`` or the method under test.
+        kind: ``full`` for the unpruned arm, else ``key`` or ``pruned``.
+        stage_ms: Milliseconds by stage.
+        macs: Multiply-accumulates of the decoder.
+        cpu_s: Processor time of the whole process, seconds.
+        peak_gib: Highest memory during the step, GiB.
+    """
+
+    arm: str
+    kind: str
+    stage_ms: Mapping[str, float]
+    macs: int
+    cpu_s: float
+    peak_gib: float | None
+
+    @property
+    def decoder_ms(self) -> float:
+        """Time of the decoder, generated tokens included."""
+        return self.stage_ms['decode'] + self.stage_ms.get('generate', 0.0)
+
+
+def summarise(samples: Sequence[Sample], *, key_every: int, outside_macs: int) -> dict[str, object]:
+    """Compare the method with the unpruned arm of the same run.
+
+    Speed-ups are ratios of medians; the one with key steps weighs them at one in ``key_every``.
+
+    Args:
+        samples: Every timed step of both arms.
+        key_every: Steps per key step; 0 for a method without key steps.
+        outside_macs: Multiply-accumulates outside the decoder.
+    """
+    kinds = {
+        kind: [sample for sample in samples if sample.kind == kind]
+        for kind in ('full', 'key', 'pruned')
+    }
+    share = 1 / key_every if key_every and kinds['key'] else 0.0
+    result: dict[str, object] = {
+        'stages': {kind: _stages(group) for kind, group in kinds.items() if group},
+        'decoder_macs': {kind: group[0].macs for kind, group in kinds.items() if group},
+        'outside_macs': outside_macs,
+        'key_step_share': share,
+        'peak_gib': {arm: _peak(samples, arm) for arm in dict.fromkeys(s.arm for s in samples)},
+        'cpu_seconds_median': {
+            kind: round(median(s.cpu_s for s in group), 3) for kind, group in kinds.items() if group
+        },
+    }
+    if not kinds['full'] or not kinds['pruned']:
+        return result
+    full, pruned = kinds['full'], kinds['pruned']
+    key = kinds['key'] or full
+
+    def mixed(values: Mapping[str, float]) -> float:
+        return share * values['key'] + (1 - share) * values['pruned']
+
+    groups = {'full': full, 'key': key, 'pruned': pruned}
+    decoder = {kind: median(s.decoder_ms for s in group) for kind, group in groups.items()}
+    total = {kind: median(s.stage_ms['total'] for s in group) for kind, group in groups.items()}
+    macs = {kind: fmean(s.macs for s in group) for kind, group in groups.items()}
+    result['speed_up'] = {
+        'decoder_pruned_step': decoder['full'] / decoder['pruned'],
+        'decoder_with_key_steps': decoder['full'] / mixed(decoder),
+        'end_to_end': total['full'] / mixed(total),
+    }
+    result['ceiling_by_macs'] = {
+        'decoder_pruned_step': macs['full'] / macs['pruned'],
+        'decoder_with_key_steps': macs['full'] / mixed(macs),
+        'end_to_end': (outside_macs + macs['full']) / (outside_macs + mixed(macs)),
+    }
+    result['pruning_share_of_pruned_decode'] = median(
+        s.stage_ms['pruning'] / s.decoder_ms for s in pruned
+    )
+    return result
+
+
+def _stages(group: Iterable[Sample]) -> dict[str, dict[str, float]]:
+    samples = list(group)
+    stages = {}
+    for name in STAGES:
+        values = [sample.stage_ms[name] for sample in samples if name in sample.stage_ms]
+        if values:
+            stages[name] = {
+                'median_ms': round(median(values), 3),
+                'p95_ms': round(float(np.percentile(values, 95)), 3),
+                'count': len(values),
+            }
+    return stages
+
+
+def _peak(samples: Iterable[Sample], arm: str) -> float | None:
+    peaks = [s.peak_gib for s in samples if s.arm == arm and s.peak_gib is not None]
+    return round(max(peaks), 2) if peaks else None
+
+
+def as_text(summary: Mapping[str, object]) -> str:
+    """Lay a summary out for a terminal."""
+    stages = summary['stages']
+    assert isinstance(stages, dict)
+    lines = [f'{"median (p95), ms":<18}' + ''.join(f'{kind:>24}' for kind in stages)]
+    for name in STAGES:
+        cells = [
+            f'{stage[name]["median_ms"]:12.2f} ({stage[name]["p95_ms"]:8.2f})'
+            if name in stage
+            else ''
+            for stage in stages.values()
+        ]
+        if any(cells):
+            lines.append(f'{name:<18}' + ''.join(f'{cell:>24}' for cell in cells))
+    macs = summary['decoder_macs']
+    assert isinstance(macs, dict)
+    lines.append(
+        f'{"decoder, GMAC":<18}' + ''.join(f'{macs[kind] / 1e9:>24.1f}' for kind in stages)
+    )
+    lines.append(f'peak memory, GiB: {summary["peak_gib"]}')
+    speed_up, ceiling = summary.get('speed_up'), summary.get('ceiling_by_macs')
+    if isinstance(speed_up, dict) and isinstance(ceiling, dict):
+        lines += [
+            f'{name:<24} {value:5.2f}x   (ceiling by multiply-accumulates {ceiling[name]:.2f}x)'
+            for name, value in speed_up.items()
+        ]
+        share = summary['pruning_share_of_pruned_decode']
+        assert isinstance(share, float)
+        lines.append(f'pruning is {share:.2%} of the decoder in a pruned step')
+    return '\n'.join(lines)

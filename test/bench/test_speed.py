@@ -1,0 +1,176 @@
+"""The speed benchmark, at sizes that a test can afford."""
+
+import json
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from safe_vla_ros.bench import speed
+from safe_vla_ros.bench.load import measure_load
+from safe_vla_ros.bench.random_checkpoint import write_checkpoint
+from safe_vla_ros.bench.speed_models import OpenVlaSpeedModel, openvla_sizes
+from safe_vla_ros.bench.speed_report import Sample, as_text, summarise
+from safe_vla_ros.policies.openvla_config import NetworkSizes
+from safe_vla_ros.policies.vision_sizes import TowerSizes
+from safe_vla_ros.pruning import make_episode
+from safe_vla_ros.types import PruningSettings
+
+CPU = torch.device('cpu')
+
+
+def tiny_sizes(layers=4):
+    def tower(kind, prefix, registers, layer_scale):
+        return TowerSizes(
+            kind=kind,
+            prefix=f'vision_backbone.{prefix}',
+            width=32,
+            blocks=2,
+            heads=2,
+            mlp_width=48,
+            patch=14,
+            grid=4,
+            registers=registers,
+            layer_scale=layer_scale,
+        )
+
+    return NetworkSizes(
+        towers=(
+            tower('dinov2', 'featurizer', 4, layer_scale=True),
+            tower('siglip', 'fused_featurizer', 0, layer_scale=False),
+        ),
+        means=((0.5, 0.5, 0.5),) * 2,
+        stds=((0.5, 0.5, 0.5),) * 2,
+        projector=(64, 96, 64, 64),
+        llama=LlamaConfig(
+            vocab_size=320,
+            pad_token_id=0,
+            hidden_size=64,
+            intermediate_size=96,
+            num_attention_heads=4,
+            num_hidden_layers=layers,
+        ),
+    )
+
+
+def frames(model):
+    return next(speed._scene(model.cameras, model.image_size, 0))
+
+
+def make_model(*, parallel):
+    return OpenVlaSpeedModel(
+        tiny_sizes(), parallel=parallel, prompt_tokens=6, device=CPU, dtype=torch.float32, seed=0
+    )
+
+
+@pytest.mark.parametrize('parallel', [True, False])
+def test_a_key_step_costs_the_same_and_a_pruned_step_less_than_no_pruning(parallel):
+    model, episode = make_model(parallel=parallel), make_episode()
+    settings = PruningSettings(layer=2, refresh_threshold=-1.0)
+
+    full = model.run(frames(model), make_episode(), PruningSettings(method='none', layer=2))
+    key = model.run(frames(model), episode, settings)
+    pruned = model.run(frames(model), episode, settings)
+
+    assert key.output.key_step
+    assert pruned.output.pruned
+    assert full.macs == key.macs > pruned.macs
+    assert ('generate' in full.stage_ms) != parallel
+    for stage in ('total', 'prepare', 'vision', 'projector', 'decode', 'pruning'):
+        assert pruned.stage_ms[stage] > 0
+
+
+def test_the_real_sizes_are_those_of_the_published_checkpoints():
+    sizes = openvla_sizes(32)
+
+    towers = {tower.kind: tower for tower in sizes.towers}
+    assert {tower.image_size for tower in sizes.towers} == {224}
+    assert sizes.projector[0] == towers['dinov2'].width + towers['siglip'].width == 2176
+    assert (sizes.llama.hidden_size, sizes.llama.intermediate_size) == (4096, 11008)
+    assert (sizes.llama.num_hidden_layers, sizes.llama.rms_norm_eps) == (32, 1e-6)
+
+
+def test_outside_macs_count_vision_projector_and_head():
+    model = make_model(parallel=True)
+
+    assert model.outside_macs(frames(model)) > 2 * 16 * (64 * 96 + 96 * 64 + 64 * 64)
+
+
+@pytest.mark.parametrize('kernels', ['plain', 'packed'])
+def test_the_command_line_compares_both_arms_and_writes_json(tmp_path, capsys, kernels):
+    file = tmp_path / 'deep' / 'speed.json'
+    line = '--shape mini --layers 3 --steps 4 --key-every 4 --warm-up 1 --threads 1'
+
+    status = speed.main([*line.split(), '--kernels', kernels, '--json', str(file)])
+
+    assert status == 0
+    summary = json.loads(file.read_text())
+    stages = summary['stages']
+    assert {kind: stages[kind]['decode']['count'] for kind in stages} == {
+        'full': 4,
+        'key': 1,
+        'pruned': 3,
+    }
+    assert summary['weights'].startswith('random')
+    assert {'processor', 'cores', 'threads', 'torch'} <= summary['machine'].keys()
+    assert set(summary['speed_up']) == set(summary['ceiling_by_macs'])
+    assert summary['ceiling_by_macs']['decoder_pruned_step'] > 1
+    assert 'ceiling by multiply-accumulates' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        ('--keep-ratio 1', '--keep-ratio is 1.0, allowed is 0.05 to below 1'),
+        ('--layer 32', '--layer is 32, allowed is 1..31'),
+        ('--steps 0', '--steps is 0, allowed is 1 up'),
+        ('--shape mini --save x', '--save writes openvla-oft-7b, --shape is mini'),
+    ],
+)
+def test_bad_arguments_are_named(capsys, arguments, sentence):
+    with pytest.raises(SystemExit):
+        speed.main(arguments.split())
+
+    assert sentence in capsys.readouterr().err
+
+
+def make_sample(arm, kind, decode, total, macs):
+    stages = {'decode': decode, 'total': total, 'pruning': 0.01 * decode}
+    return Sample(arm, kind, stages, macs, cpu_s=1.0, peak_gib=2.0)
+
+
+def test_speed_ups_weigh_key_steps_at_their_share():
+    samples = [make_sample('none', 'full', 100.0, 120.0, 1000)] * 4
+    samples += [make_sample('safe', 'key', 104.0, 124.0, 1000)]
+    samples += [make_sample('safe', 'pruned', 40.0, 60.0, 400)] * 3
+
+    summary = summarise(samples, key_every=4, outside_macs=200)
+
+    assert summary['speed_up'] == pytest.approx(
+        {
+            'decoder_pruned_step': 2.5,
+            'decoder_with_key_steps': 100 / (26 + 30),
+            'end_to_end': 120 / (31 + 45),
+        }
+    )
+    assert summary['ceiling_by_macs'] == pytest.approx(
+        {
+            'decoder_pruned_step': 2.5,
+            'decoder_with_key_steps': 1000 / 550,
+            'end_to_end': 1200 / 750,
+        }
+    )
+    assert summary['pruning_share_of_pruned_decode'] == pytest.approx(0.01)
+    assert '2.50x' in as_text(summary)
+
+
+def test_a_random_checkpoint_is_loaded_like_a_real_one(tmp_path):
+    sizes = tiny_sizes()
+
+    size = write_checkpoint(tmp_path, sizes, dtype=torch.bfloat16, seed=0, shard_bytes=100_000)
+    result = measure_load(tmp_path, 'cpu')
+
+    assert len(list(tmp_path.glob('model-*.safetensors'))) > 1
+    # Stored and not loaded: the last vision blocks, their final norms, and lm_head.
+    assert 0.4 < result['weights_gib'] * 2**30 / size < 1
+    assert result['seconds'] >= 0
