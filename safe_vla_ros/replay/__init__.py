@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Offline evaluation of a policy on rosbag2 recordings; no ROS needed."""
