@@ -28,6 +28,8 @@ from safe_vla_ros.policies.checkpoint_tensors import (
 from safe_vla_ros.policies.vision_sizes import DINOV2, SIGLIP, TowerSizes
 
 _NORM_EPSILON = 1e-6
+_ACTIVATION = 'gelu'
+"""The exact (erf) one in both towers; transformers' own SigLIP would take the tanh one."""
 
 _BLOCK = {
     'attn.proj': ('attention.o_proj', 'self_attn.out_proj'),
@@ -117,7 +119,7 @@ def _build_tower(sizes: TowerSizes) -> nn.Module:
         'num_attention_heads': sizes.heads,
         'image_size': sizes.image_size,
         'patch_size': sizes.patch,
-        'hidden_act': 'gelu',
+        'hidden_act': _ACTIVATION,
         'layer_norm_eps': _NORM_EPSILON,
         'attn_implementation': 'sdpa',
     }
