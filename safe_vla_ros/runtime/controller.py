@@ -176,7 +176,9 @@ class Controller:
     def _play(self, tick: Tick, pose: Pose | None, settings: ControlSettings) -> Command:
         self._halt = None
         self._sequence.move()
-        twist = self.player.next_twist(tick.expected_s, longest_s=tick.longest_s)
+        twist = self.player.next_twist(
+            tick.expected_s, longest_s=tick.longest_s, hold_s=settings.starvation_grace_s
+        )
         linear, angular = twist[:3], twist[3:]
         if settings.frame == 'ee' and pose is not None:
             turn = rotation_matrix(pose.quaternion_xyzw)

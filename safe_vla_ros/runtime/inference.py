@@ -22,6 +22,9 @@ from safe_vla_ros.types import (
     UInt8Array,
 )
 
+LARGEST_MOVE = 100.0
+"""Metres or radians in one action that no scaling of a sane policy reaches."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -171,17 +174,17 @@ def infer(policy: Policy, job: InferenceJob) -> InferenceOutcome:
         return InferenceOutcome(job, None, job.error)
     try:
         chunk = policy.infer(job.observation, job.memory, job.pruning)
-        problem = _shape_problem(chunk)
-        finite = not problem and chunk.is_finite()
+        problem = _shape_problem(chunk) or _size_problem(chunk)
+        finite = chunk.is_finite()
     except NonFiniteError as error:
         return InferenceOutcome(job, None, str(error), True, traceback.format_exc())
     except Exception as error:
         text = f'{type(error).__name__}: {error}'
         return InferenceOutcome(job, None, text, False, traceback.format_exc())
-    if problem:
-        return InferenceOutcome(job, None, problem)
     if not finite:
         return InferenceOutcome(job, None, 'the chunk holds actions that are not finite', True)
+    if problem:
+        return InferenceOutcome(job, None, problem)
     return InferenceOutcome(job, chunk)
 
 
@@ -190,6 +193,13 @@ def _decode(camera: str, image: AnyImage, fallback: Fallback | None) -> UInt8Arr
         return decode_image(image, fallback)
     except ObservationError as error:
         raise ObservationError(f"camera '{camera}': {error}") from error
+
+
+def _size_problem(chunk: ActionChunk) -> str:
+    largest = max(np.abs(chunk.translation_m).max(), np.abs(chunk.rotation_rad).max())
+    if largest <= LARGEST_MOVE:
+        return ''
+    return f'the chunk moves by {largest:.3g} in one action; allowed is {LARGEST_MOVE:g} m or rad'
 
 
 def _shape_problem(chunk: ActionChunk) -> str:

@@ -39,7 +39,8 @@ class Plan:
     def from_chunk(cls, chunk: ActionChunk, *, origin_s: float, period_s: float) -> Plan:
         """Return the chunk's own plan: each action moves by its displacement during one period."""
         knots = origin_s + period_s * np.arange(len(chunk) + 1, dtype=np.float64)
-        twists = np.hstack([chunk.translation_m, chunk.rotation_rad]) / period_s
+        moves = np.hstack([chunk.translation_m, chunk.rotation_rad])
+        twists = moves.astype(np.float64) / period_s
         return cls(knots, twists, twists)
 
     @property

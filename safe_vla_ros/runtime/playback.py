@@ -58,7 +58,7 @@ class ChunkPlayer:
         self._live: list[_LiveChunk] = []
         self._average = False
         self._executing: Float64Array | None = None
-        self._in_force_until_s = math.inf
+        self._in_force_until_s = self._hold_s = math.inf
         self._owed = np.zeros(6)
         self._held_s = 0.0
 
@@ -120,7 +120,9 @@ class ChunkPlayer:
         self._held_s += executed_s - played_s
         self._owed += self._planned(begin_s, begin_s + executed_s) - self._executing * executed_s
 
-    def next_twist(self, interval_s: float, *, longest_s: float = math.inf) -> Float64Array:
+    def next_twist(
+        self, interval_s: float, *, longest_s: float = math.inf, hold_s: float = math.inf
+    ) -> Float64Array:
         """Return the mean planned twist of the interval that begins now, and take it as executed.
 
         What earlier intervals moved too much or too little, because they turned out longer or
@@ -129,12 +131,14 @@ class ChunkPlayer:
         Args:
             interval_s: How long the twist will be executed, as far as is known, seconds.
             longest_s: How long it is executed before the robot stops by itself, seconds.
+            hold_s: How long the last twist is held after the plan's end, seconds.
 
         Returns:
             float64 [6]: m/s, then rad/s, in the frame of the chunk's actions.
         """
         if self._plan is None:
             return np.zeros(6)
+        self._hold_s = hold_s
         begin_s = self._time.total_s + self._held_s
         twist = self._planned(begin_s, begin_s + interval_s) / interval_s
         twist += self._owed / max(interval_s, self._live[-1].period_s)
@@ -227,6 +231,8 @@ class ChunkPlayer:
     def _planned(self, start_s: float, end_s: float) -> Float64Array:
         if self._plan is None:
             return np.zeros(6)
+        last_s = self._plan.end_s + self._hold_s
+        start_s, end_s = min(start_s, last_s), min(end_s, last_s)
         return self._plan.displacement_at(end_s) - self._plan.displacement_at(start_s)
 
     def _jump(self, new: Plan) -> tuple[float | None, float | None]:

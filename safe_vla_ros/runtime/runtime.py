@@ -223,11 +223,8 @@ class PolicyRuntime:
     def planned_path(self) -> list[Pose]:
         """Return the poses of the rest of the chunk from the current pose; empty without either."""
         with self._lock:
-            pose, rest, frame = (
-                self._inputs.pose,
-                self._controller.player.rest(),
-                self._control.frame,
-            )
+            pose, frame = self._inputs.pose, self._control.frame
+            rest = self._controller.player.rest()
         return planned_path(pose, rest, frame=frame) if pose is not None and rest else []
 
     def statistics(self) -> RuntimeStatistics:
@@ -250,6 +247,7 @@ class PolicyRuntime:
         with self._lock:
             now_s = self._clock.now_s()
             if not self._interlock.active or self._blocked(now_s) is not None:
+                self._desk.waits_for = ''
                 return None
             draft = self._desk.draft(
                 self._inputs,

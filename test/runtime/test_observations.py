@@ -194,6 +194,55 @@ def test_a_chunk_of_another_shape_is_a_failed_inference(planned: object, text: s
     assert 'allowed are [T, 3], [T, 3] and [T]' in bench.reports[0].error
 
 
+def test_a_move_that_no_robot_makes_is_a_failed_inference() -> None:
+    bench = Bench(FakePolicy(lambda _: steady_chunk(1e300)))
+    assert bench.run(0.5) == [None] * 25
+    assert 'allowed is 100 m or rad' in bench.reports[0].error
+
+
+def test_a_chunk_in_single_precision_is_played_like_any_other() -> None:
+    good = steady_chunk(0.1)
+    single = ActionChunk(
+        good.translation_m.astype(np.float32),
+        good.rotation_rad.astype(np.float32),
+        good.gripper.astype(np.float32),
+        good.record,
+    )
+    command = Bench(FakePolicy(lambda _: single)).run(0.5)[-1]
+    assert command is not None
+    assert command.linear_m_s.dtype == np.float64
+    assert command.linear_m_s == pytest.approx([0.1, 0.0, 0.0], rel=1e-6)
+
+
+def test_an_image_may_be_made_only_when_it_is_needed() -> None:
+    bench, made = Bench(), []
+
+    def render() -> np.ndarray:
+        made.append(1)
+        return np.full((4, 4, 3), 7, np.uint8)
+
+    for _ in range(3):
+        bench.runtime.put_image('front', render, stamp_s=bench.now_s)
+    assert not made
+    bench.infer()
+    assert len(made) == 1
+    assert bench.policy.observations[0].images['front'].min() == 7
+
+
+def test_a_reason_to_wait_is_not_told_with_another_reason() -> None:
+    bench = two_cameras()
+    bench.pass_time(1.0)
+    put(bench, 'front', bench.now_s)
+    put(bench, 'wrist', bench.now_s - 0.2)
+    bench.infer()
+    bench.runtime.tick()
+    assert 'further apart' in bench.reason
+    bench.runtime.set_instruction('')
+    bench.infer()
+    bench.runtime.tick()
+    assert bench.reason == 'no instruction'
+
+
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize('part', ['translation', 'rotation', 'gripper'])
 def test_a_chunk_that_is_not_finite_is_refused_whole(value: float, part: str) -> None:

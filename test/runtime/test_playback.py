@@ -132,6 +132,11 @@ def test_a_late_tick_counts_only_while_the_robot_executes_its_command() -> None:
     assert player.chunk_time_s == pytest.approx(0.1)
 
 
+def test_at_a_slow_rate_the_last_twist_is_held_no_longer_than_allowed() -> None:
+    player = playing(steady_chunk(0.1, steps=8))
+    assert player.next_twist(1.0, hold_s=0.1)[0] == pytest.approx(0.1 * (0.4 + 0.1) / 1.0)
+
+
 def test_a_chunk_whose_actions_were_all_played_is_not_taken() -> None:
     player = playing(steady_chunk(0.1, steps=20))
     player.next_twist(0.5)
