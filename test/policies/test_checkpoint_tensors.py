@@ -45,7 +45,7 @@ def test_a_part_reads_only_its_rows(tmp_path):
 def test_no_header_length_is_mistaken_for_a_pickle(tmp_path):
     path = tmp_path / 'w.safetensors'
     first_bytes = set()
-    for length in range(90, 220, 4):
+    for length in range(1, 120, 4):
         save_file({'k' * length: torch.zeros(2)}, path)
         assert read_header(path)
         first_bytes.add(path.read_bytes()[0])
