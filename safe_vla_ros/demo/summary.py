@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +56,7 @@ def make_summary(
     return {
         'complete': complete,
         'options': {name: _plain(value) for name, value in vars(options).items()},
-        'machine': describe_machine(),
+        'machine': describe_participants(),
         'methods': methods,
         'comparison': _compare(methods),
         'episodes': [episode.numbers() for episode in episodes],
@@ -73,24 +71,15 @@ def write_summary(summary: Mapping[str, Any], path: Path) -> None:
     draft.replace(path)
 
 
-def describe_machine() -> dict[str, Any]:
+def describe_participants() -> dict[str, Any]:
     """Say what the figures were measured on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path('/proc/cpuinfo')
-    if info.is_file():
-        names = [
-            line.split(':', 1)[1].strip()
-            for line in info.read_text(encoding='utf-8', errors='replace').splitlines()
-            if line.startswith('model name')
-        ]
-        cpu = names[0] if names else cpu
-    return {
-        'cpu': cpu,
-        'cores': os.cpu_count(),
-        'system': platform.platform(),
-        'python': platform.python_version(),
-        **{name: _version(name) for name in ('torch', 'transformers', 'rclpy', 'mujoco')},
-    }
+    import torch  # noqa: PLC0415  (not needed before the end)
+
+    from safe_vla_ros.bench.machine import describe_machine  # noqa: PLC0415
+
+    facts = describe_machine(torch.device('cpu'))
+    del facts['threads']  # of this process, which infers nothing
+    return {**facts, **{name: _version(name) for name in ('rclpy', 'mujoco', 'metaworld')}}
 
 
 def success_table(summary: Mapping[str, Any]) -> Table:
