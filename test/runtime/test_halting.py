@@ -477,3 +477,21 @@ def test_a_clock_that_stands_still_moves_nothing_further() -> None:
     bench = moving()
     commands = [bench.runtime.tick() for _ in range(20)]
     assert [speed(command) for command in commands] == pytest.approx([0.2] * 20)
+
+
+def test_a_chunk_in_flight_is_dropped_when_an_input_was_stale_for_a_moment_at_rest() -> None:
+    bench = Bench(latency_s=1e9)
+    for _ in range(2):
+        bench.run(0.1)
+        job = bench.job
+        assert job is not None
+        bench.inputs.discard('front')
+        bench.run(0.6)
+        assert bench.state == 'stale'
+        bench.inputs.add('front')
+        bench.run(0.1)
+        assert bench.state == 'waiting'
+        report = bench.runtime.finish_inference(bench.runtime.run_inference(job))
+        assert report.why_not == 'the arm was halted in between'
+        assert bench.step() is None
+        bench.job = None
