@@ -9,6 +9,7 @@ BENCHMARKS = {
     'success': 'closed-loop success in process, with paired seeds',
     'speed': 'latency and multiply-accumulates at real model sizes',
     'golden': 'agreement with reference sequences of a checkpoint',
+    'load': 'memory and time that loading a checkpoint takes',
 }
 """Modules of this package that are programs, with what they do."""
 

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -25,11 +26,13 @@ from safe_vla_ros.bench.speed_models import (
 )
 from safe_vla_ros.bench.speed_report import Sample, as_text, summarise
 from safe_vla_ros.policies.device import choose_device
-from safe_vla_ros.policies.mini_model import MiniConfig
+from safe_vla_ros.policies.mini import model_config
 from safe_vla_ros.policies.packed_linear import can_pack, pack_linears
+from safe_vla_ros.policies.spec import find_policy, read_config
 from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
 from safe_vla_ros.types import PruningSettings, UInt8Array
 
+BUNDLED_POLICY = 'mini_metaworld'
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 _DESCRIPTION = """\
 Builds a policy at its real size with random weights (no checkpoint is needed, and what it outputs
@@ -166,17 +169,9 @@ def _scene(cameras: int, size: int, seed: int) -> Iterator[list[UInt8Array]]:
 def _build(options: argparse.Namespace, device: torch.device) -> SpeedModel:
     dtype = DTYPES[options.dtype]
     if options.shape == 'mini':
-        config = MiniConfig(
-            cameras={'corner': 112, 'gripper': 56},
-            vocab_size=64,
-            instruction_length=12,
-            chunk_size=8,
-            action_dim=4,
-            proprio_dim=5,
-            proprio_mean=[0.0] * 5,
-            proprio_std=[1.0] * 5,
-            num_hidden_layers=options.layers,
-        )
+        path = find_policy(BUNDLED_POLICY)
+        config = model_config(read_config(path), path / 'config.json')
+        config = replace(config, num_hidden_layers=options.layers)
         return MiniSpeedModel(config, device=device, dtype=dtype, seed=options.seed)
     return OpenVlaSpeedModel(
         openvla_sizes(options.layers),

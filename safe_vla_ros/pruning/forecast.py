@@ -1,4 +1,4 @@
-"""Correspondence between two steps and the saliency it carries over."""
+"""Correspondence between two steps and the saliency it carries over; no batch dimension."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def unit_tokens(tokens: Tensor) -> Tensor:
     """Scale every token to length one in float32.
 
     Args:
-        tokens: Projected visual tokens [N, D], any floating dtype; no batch dimension.
+        tokens: Projected visual tokens [N, D], any floating dtype.
 
     Returns:
         Unit vectors, float32 [N, D]; a zero token stays zero.

@@ -1,4 +1,7 @@
-"""Shallow saliency of this step and forecast deep saliency, made into one score."""
+"""Shallow saliency of this step and forecast deep saliency, made into one score.
+
+No batch dimension.
+"""
 
 from __future__ import annotations
 
