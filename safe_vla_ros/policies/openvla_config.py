@@ -19,11 +19,10 @@ from safe_vla_ros.policies.vision_sizes import (
     TowerSizes,
     read_tower_sizes,
     tower_heads,
-    tower_kind,
 )
 
 ACTION_SLICES = ('oft', 'shifted')
-_TOWER_PREFIXES = ('vision_backbone.featurizer', 'vision_backbone.fused_featurizer')
+TOWER_PREFIXES = ('vision_backbone.featurizer', 'vision_backbone.fused_featurizer')
 _SUPPORTED_RESIZE = 'resize-naive'
 
 
@@ -137,10 +136,10 @@ def read_sizes(checkpoint: Checkpoint, heads: Sequence[int] | None = None) -> Ne
     towers = tuple(
         read_tower_sizes(
             checkpoint,
-            _TOWER_PREFIXES[i],
-            tower_kind(timm_ids[i], where),
-            heads[i],
-            int(sizes[i][-1]),
+            TOWER_PREFIXES[i],
+            timm_ids[i],
+            heads=heads[i],
+            image_size=int(sizes[i][-1]),
         )
         for i in range(count)
     )

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from transformers import LlamaModel
 
-from safe_vla_ros.errors import ObservationError
+from safe_vla_ros.errors import CheckpointError, ObservationError
 from safe_vla_ros.policies.attention import use_tapping_attention
 from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.checkpoint_tensors import check_shape, load_parameters
 from safe_vla_ros.policies.heads import GeluProjector
 from safe_vla_ros.policies.openvla_config import NetworkSizes
 from safe_vla_ros.policies.prompt import STOP_ID
-from safe_vla_ros.policies.vision import FusedVision, load_vision
+from safe_vla_ros.policies.vision import FusedVision, load_vision, tower_sources
 
 _LLAMA = 'language_model.model'
 _LM_HEAD = 'language_model.lm_head.weight'
@@ -168,10 +168,24 @@ def load_network(
         sources['lm_head.weight'] = checkpoint.tensor(key)
     for name, stored in sources.items():
         check_shape(stored, tuple(network.get_parameter(name).shape))
+    _refuse_unknown(checkpoint, sizes, {stored.key for stored in sources.values()})
     load_vision(network.vision, checkpoint, device=device, dtype=dtype)
     load_parameters(network, sources, device=device, dtype=dtype)
     place_buffers(network, device)
     return network
+
+
+def _refuse_unknown(checkpoint: Checkpoint, sizes: NetworkSizes, used: set[str]) -> None:
+    """Refuse weights inside the used parts that this network has no place for (FiLM, biases)."""
+    prefixes = [f'{_LLAMA}.', 'projector.']
+    for tower in sizes.towers:
+        used |= {stored.key for stored in tower_sources(checkpoint, tower).values()}
+        prefixes += [f'{tower.prefix}.blocks.{block}.' for block in range(tower.blocks)]
+    for key in sorted(checkpoint.tensors.keys() - used):
+        if key.startswith(tuple(prefixes)) and not key.endswith('rotary_emb.inv_freq'):
+            file = checkpoint.tensors[key].path
+            msg = f'{file}: {key} belongs to no part of an OpenVLA network of these sizes'
+            raise CheckpointError(msg)
 
 
 def place_buffers(network: OpenVlaNetwork, device: torch.device) -> None:

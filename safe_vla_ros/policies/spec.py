@@ -199,7 +199,10 @@ def _download(reference: str) -> Path:
         raise CheckpointError(msg) from error
     try:
         path = snapshot_download(
-            match['repository'], revision=match['revision'], allow_patterns=_HUB_PATTERNS
+            match['repository'],
+            revision=match['revision'],
+            allow_patterns=_HUB_PATTERNS,
+            ignore_patterns='*/*',
         )
     except (OSError, HfHubHTTPError) as error:
         msg = f'{reference} cannot be downloaded: {error}'

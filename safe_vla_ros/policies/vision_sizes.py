@@ -57,20 +57,21 @@ class TowerSizes:
 
 
 def read_tower_sizes(
-    checkpoint: Checkpoint, prefix: str, kind: str, heads: int, image_size: int
+    checkpoint: Checkpoint, prefix: str, timm_id: str, *, heads: int, image_size: int
 ) -> TowerSizes:
     """Read a tower's sizes from the shapes of its weights.
 
     Args:
         checkpoint: The opened checkpoint.
         prefix: Where its keys start, for example ``vision_backbone.featurizer``.
-        kind: ``dinov2`` or ``siglip``.
+        timm_id: The tower's entry of ``timm_model_ids``.
         heads: Attention heads.
         image_size: Side of the input image, pixels.
 
     Raises:
         CheckpointError: A key is missing, or the shapes contradict each other or the image size.
     """
+    kind = tower_kind(timm_id, checkpoint.path / 'config.json')
     patches = checkpoint.tensor(f'{prefix}.patch_embed.proj.weight')
     mlp = checkpoint.tensor(f'{prefix}.blocks.0.mlp.fc1.weight')
     positions = checkpoint.tensor(f'{prefix}.pos_embed')
@@ -81,8 +82,8 @@ def read_tower_sizes(
             raise CheckpointError(f'{msg}, expected {dimensions} dimensions')
     width, patch = patches.shape[0], patches.shape[3]
     registers = 0
-    if f'{prefix}.reg_token' in checkpoint.tensors:
-        registers = checkpoint.tensors[f'{prefix}.reg_token'].shape[1]
+    if re.search(r'_reg\d', timm_id):
+        registers = checkpoint.tensor(f'{prefix}.reg_token').shape[1]
     if blocks < 2 or width % heads:
         msg = (
             f'{checkpoint.weights_file}: {prefix} has {blocks} blocks, width {width} and {heads} '
@@ -99,7 +100,7 @@ def read_tower_sizes(
         patch=patch,
         grid=image_size // patch,
         registers=registers,
-        layer_scale=f'{prefix}.blocks.0.ls1.scale_factor' in checkpoint.tensors,
+        layer_scale=any(f'{prefix}.blocks.0.ls1.' in key for key in checkpoint.tensors),
     )
     prefixes = {0, 1, 1 + registers} if kind == DINOV2 else {0}
     if image_size % patch or positions.shape[1] - sizes.grid**2 not in prefixes:

@@ -51,6 +51,12 @@ def edit_tensors(path, change):
     (save_file if path.suffix == '.safetensors' else torch.save)(tensors, path)
 
 
+def add_tensor(directory, key, tensor):
+    edit_tensors(directory / SHARD, lambda tensors: tensors.update({key: tensor}))
+    index = json.loads((directory / INDEX).read_text())['weight_map']
+    edit_json(directory / INDEX, weight_map=index | {key: SHARD})
+
+
 def shard_of(directory, key):
     return directory / json.loads((directory / INDEX).read_text())['weight_map'][key]
 
@@ -154,6 +160,36 @@ def test_a_wrong_shape_names_file_key_and_both_shapes(directory, key):
 
     edit_tensors(path, grow)
     expect(directory, path.name, key, 'shape', 'expected')
+
+
+@pytest.mark.parametrize(
+    'key',
+    [
+        'vision_backbone.featurizer.blocks.0.scale.weight',
+        'vision_backbone.featurizer.blocks.1.ls1.gamma',
+        'language_model.model.layers.0.self_attn.q_proj.bias',
+        'language_model.model.layers.4.mlp.up_proj.weight',
+        'projector.fc4.weight',
+    ],
+)
+def test_weights_that_would_be_ignored_are_refused(directory, key):
+    add_tensor(directory, key, torch.zeros(3))
+    expect(directory, key, 'belongs to no part')
+
+
+def test_unused_weights_that_every_checkpoint_has_are_no_error(directory):
+    for key in ('fused_featurizer.attn_pool.latent', 'featurizer.blocks.2.extra'):
+        add_tensor(directory, f'vision_backbone.{key}', torch.zeros(3))
+    add_tensor(directory, 'language_model.model.layers.0.rotary_emb.inv_freq', torch.zeros(3))
+    assert load(directory)
+
+
+def test_a_tower_with_registers_must_have_their_token(directory):
+    key = 'vision_backbone.featurizer.reg_token'
+    index = json.loads((directory / INDEX).read_text())['weight_map']
+    del index[key]
+    edit_json(directory / INDEX, weight_map=index)
+    expect(directory, f'has no tensor {key}')
 
 
 def test_fused_attention_weights_must_split_in_three(directory):
