@@ -262,3 +262,27 @@ def edit_json(path, **changes):
     kept = {key: value for key, value in content.items() if value is not None}
     path.unlink()
     write_json(path, kept)
+
+
+def golden_parameters(directory, name='set1', **changes):
+    """Parameters of the node, by name, for a golden checkpoint in a directory."""
+    settings = golden_settings(name)
+    return {
+        'policy': str(directory),
+        'device': 'cpu',
+        'dtype': 'float32',
+        'cameras': list(settings.cameras),
+        'proprio.layout': list(settings.proprio_layout),
+        'gripper.joint_names': list(settings.gripper_joint_names),
+        'gripper.open_value': 1.0,
+        'gripper.closed_value': 0.0,
+        'action.linear_scale_m': 0.05,
+        'action.angular_scale_rad': 0.5,
+        'action.rotation': 'axis_angle',
+        'action.frame': 'base',
+        'action_period_s': 0.05,
+        'execute_steps': 4,
+        'pruning.layer': 3 if name == 'set1' else 2,
+        'pruning.forecast_layers': [5],
+        **changes,
+    }

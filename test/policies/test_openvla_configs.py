@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from openvla_checkpoints import RandomCheckpoint
+from openvla_checkpoints import RandomCheckpoint, golden_parameters, unpack_golden
 
 from safe_vla_ros.policies.registry import load_policy, read_spec
 from safe_vla_ros.pruning import PRUNER_NAMES
@@ -28,3 +28,10 @@ def test_a_checkpoint_of_that_robot_loads_with_the_yaml(tmp_path, name):
     policy = load_policy(str(path), replace(resolved.policy, device='cpu'))
     assert policy.spec.kind == name.rpartition('_')[0]
     assert resolved.control.execute_steps <= policy.spec.chunk_size
+
+
+@pytest.mark.parametrize('name', ['set1', 'set2'])
+def test_the_parameters_for_golden_checkpoints_are_complete(tmp_path, name):
+    path = unpack_golden(name, tmp_path)
+    resolved = resolve(golden_parameters(path, name), read_spec(str(path)))
+    assert load_policy(str(path), resolved.policy).spec.chunk_size == 8
