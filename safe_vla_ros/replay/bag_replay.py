@@ -143,12 +143,12 @@ class _Replay:
 
     def on_step(self, step: Step, tally: Tally) -> None:
         """Write an inference everywhere."""
-        self.rows.write(make_row(step, tally, bag=self.task.key, start_s=self.start_s))
+        self.rows.write(make_row(step, tally, bag=self.task.key, start_s=self.engine.start_s))
         self.overlay_bag.write_step(step)
         if self.painter is None:
             return
         overlays = self.painter.draw(step)
-        self.strips[step.method].add(step, overlays, start_s=self.start_s)
+        self.strips[step.method].add(step, overlays, start_s=self.engine.start_s)
         compressed = self.setup.settings.overlays.transport == 'compressed'
         observation = step.report.observation
         for camera, overlay in overlays.items():
@@ -199,9 +199,9 @@ class _Replay:
         runs = {run.method: run for run in engine.runs}
         result |= {
             'notes': [*self.routes.notes, *engine.notes],
-            'start_s': self.start_s,
+            'start_s': engine.start_s,
             'duration_s': self.end_s - self.start_s,
-            'played_s': max(0.0, self.clock.now_s() - self.start_s),
+            'played_s': engine.played_s if engine.messages else 0.0,
             'topics': [asdict(route) for route in self.routes.by_topic.values()],
             'skipped': dict(sorted(engine.skipped.items())),
             'messages': engine.messages,
@@ -210,7 +210,7 @@ class _Replay:
                 method: {
                     'tally': runs[method].tally.to_json(),
                     'state_changes': [
-                        {**asdict(change), 'time_s': change.time_s - self.start_s}
+                        {**asdict(change), 'time_s': change.time_s - engine.start_s}
                         for change in runs[method].changes
                     ],
                     'filmstrip': self.strips[method].to_json(),

@@ -36,6 +36,7 @@ class Engine:
         runs: The methods, in the order in which they are served.
         skipped: Messages that were not used, or used with reservations, by reason.
         messages: Messages read.
+        start_s: The clock's time of the first message, seconds.
         notes: What a reader of the result should know.
     """
 
@@ -53,6 +54,7 @@ class Engine:
         self.runs = runs
         self.skipped: Counter[str] = Counter()
         self.messages = 0
+        self.start_s = 0.0
         self.notes: list[str] = []
         self.frames: dict[str, str] = {}
         self._routes = routes.by_topic
@@ -60,8 +62,14 @@ class Engine:
         self._use_stamps = time_source == STAMP_CLOCK
         self._stopwatch = stopwatch
         self._first_tick_s = 0.0
+        self._before_jumps_s = 0.0
         self._ticks = 0
         self._stamps: dict[str, float] = {}
+
+    @property
+    def played_s(self) -> float:
+        """Time that was played, seconds."""
+        return self._before_jumps_s + self.clock.now_s() - self._first_tick_s
 
     def play(self, messages: Iterable[BagMessage], keep_going: Callable[[float], bool]) -> bool:
         """Play messages to the end.
@@ -132,10 +140,12 @@ class Engine:
     def _advance(self, time_s: float) -> None:
         now_s = self.clock.now_s()
         if not self._ticks:
+            self.start_s = time_s
             self._restart(time_s)
         elif time_s < now_s - LARGEST_DISORDER_S:
             self._skip('time jumps back')
             self._finish_all()
+            self._before_jumps_s = self.played_s
             self._restart(time_s)
         elif time_s < now_s:
             self._skip('out of order')

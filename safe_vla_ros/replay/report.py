@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_DETAILED_BAGS = 8
 MOST_NOTES = 20
+PRUNING_PARTS = ('matching', 'taps', 'selection', 'gathers')
 
 
 def write_report(
@@ -66,10 +67,7 @@ def _page(
         f"<b>{escape(', '.join(settings['methods']))}</b> (the first is the robot's own).</p>"
     )
     yield '<h2>Methods</h2>' + method_table(summary['methods'])
-    stages = {
-        method: {stage: values['mean'] for stage, values in numbers['stage_ms'].items()}
-        for method, numbers in summary['methods'].items()
-    }
+    stages = {method: _stages(numbers) for method, numbers in summary['methods'].items()}
     if any(stages.values()):
         yield '<h3>Milliseconds per inference, by stage, on this machine</h3>'
         yield stacked_bars(stages, unit='ms')
@@ -84,6 +82,15 @@ def _page(
         )
     yield '<h2>Settings</h2>' + settings_table(settings)
     yield '</main></body></html>\n'
+
+
+def _stages(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean milliseconds of stages that do not overlap: pruning is a part of decode."""
+    means = {stage: values['mean'] for stage, values in numbers['stage_ms'].items()}
+    stages = {stage: ms for stage, ms in means.items() if stage not in PRUNING_PARTS}
+    if 'decode' in stages and 'pruning' in stages:
+        stages['decode'] -= stages['pruning']
+    return stages
 
 
 def _status(summary: Mapping[str, Any]) -> str:

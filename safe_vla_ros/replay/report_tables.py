@@ -21,6 +21,10 @@ def _percent(value: Any) -> str:
     return DASH if value is None else f'{100 * value:.1f} %'
 
 
+def _if_any(value: Any) -> str:
+    return str(value) if value else DASH
+
+
 def _tally(value: Mapping[str, float]) -> str:
     return ', '.join(f'{name} {number:g}' for name, number in value.items()) or DASH
 
@@ -43,7 +47,7 @@ METHOD_ROWS: Sequence[tuple[str, str, Callable[[Any], str]]] = (
     ('rotation, mean, mrad per action', 'difference.rotation_rad.mean', _number(2, 1000)),
     ('gripper, mean', 'difference.gripper.mean', _number(3)),
     ('Commands, against the recorded ones', '', str),
-    ('ticks compared', 'recorded.ticks', str),
+    ('ticks compared', 'recorded.ticks', _if_any),
     ('linear, RMS, mm/s', 'recorded.linear_m_s_rms', _number(1, 1000)),
     ('angular, RMS, mrad/s', 'recorded.angular_rad_s_rms', _number(1, 1000)),
     ('direction, mean cosine', 'recorded.direction_cosine', _number(3)),
@@ -69,14 +73,16 @@ def method_table(methods: Mapping[str, Mapping[str, Any]]) -> str:
     """Compare the methods, one column each."""
     head = ''.join(f'<th>{escape(method)}</th>' for method in methods)
     rows = [f'<tr><th></th>{head}</tr>']
+    group = ''
     for label, place, write in METHOD_ROWS:
         if not place:
-            rows.append(f'<tr class="group"><td colspan="{len(methods) + 1}">{label}</td></tr>')
+            group = f'<tr class="group"><td colspan="{len(methods) + 1}">{label}</td></tr>'
             continue
         cells = [write(_at(numbers, place)) for numbers in methods.values()]
-        if any(cell not in (DASH, 'None') for cell in cells):
+        if any(cell != DASH for cell in cells):
             columns = ''.join(f'<td>{escape(cell)}</td>' for cell in cells)
-            rows.append(f'<tr><td>{escape(label)}</td>{columns}</tr>')
+            rows.append(f'{group}<tr><td>{escape(label)}</td>{columns}</tr>')
+            group = ''
     return f'<table>{"".join(rows)}</table>'
 
 

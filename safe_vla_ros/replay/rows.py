@@ -22,7 +22,7 @@ def make_row(step: Step, recorded: Tally, *, bag: str, start_s: float) -> dict[s
         step: The inference.
         recorded: Agreement with recorded commands since the inference before it.
         bag: Key of the bag.
-        start_s: Time of the bag's first message, seconds.
+        start_s: The clock's time of the first message, seconds.
 
     Returns:
         Values that JSON holds. ``actions`` is [T, 7]: displacement in metres, rotation vector in

@@ -1,5 +1,6 @@
 """Small generated recordings, and a policy that answers without a model."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import yaml
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -287,3 +289,33 @@ def setup_for():
 def fake_policy():
     """Return the class of the policy."""
     return FakePolicy
+
+
+def split_bag(path, parts):
+    """Join bags into one directory with one metadata.yaml, as a recorder that splits leaves it."""
+    path.mkdir()
+    topics = {}
+    infos = []
+    for part in parts:
+        shutil.copy(next(part.glob(f'{part.name}.*')), path)
+        content = yaml.safe_load((part / 'metadata.yaml').read_text())
+        infos.append(content['rosbag2_bagfile_information'])
+        for topic in infos[-1]['topics_with_message_count']:
+            known = topics.setdefault(topic['topic_metadata']['name'], topic)
+            if known is not topic:
+                known['message_count'] += topic['message_count']
+    whole = {
+        **infos[0],
+        'relative_file_paths': [name for info in infos for name in info['relative_file_paths']],
+        'files': [file for info in infos for file in info['files']],
+        'message_count': sum(info['message_count'] for info in infos),
+        'topics_with_message_count': list(topics.values()),
+    }
+    (path / 'metadata.yaml').write_text(yaml.safe_dump({'rosbag2_bagfile_information': whole}))
+    return path
+
+
+@pytest.fixture
+def split():
+    """Return ``split_bag``."""
+    return split_bag

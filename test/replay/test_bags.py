@@ -1,9 +1,7 @@
-import shutil
 import tracemalloc
 from pathlib import Path
 
 import pytest
-import yaml
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from safe_vla_ros.replay.bags import Bag
@@ -30,34 +28,6 @@ def read(path):
         return list(bag.messages(WANTED))
 
 
-def storage_file(path):
-    return next(file for file in sorted(path.iterdir()) if file.suffix != '.yaml')
-
-
-def split(path, parts):
-    """Join bags into one directory with one metadata.yaml, as a recorder that splits leaves it."""
-    path.mkdir()
-    topics = {}
-    infos = []
-    for part in parts:
-        shutil.copy(storage_file(part), path)
-        content = yaml.safe_load((part / 'metadata.yaml').read_text())
-        infos.append(content['rosbag2_bagfile_information'])
-        for topic in infos[-1]['topics_with_message_count']:
-            known = topics.setdefault(topic['topic_metadata']['name'], topic)
-            if known is not topic:
-                known['message_count'] += topic['message_count']
-    whole = {
-        **infos[0],
-        'relative_file_paths': [name for info in infos for name in info['relative_file_paths']],
-        'files': [file for info in infos for file in info['files']],
-        'message_count': sum(info['message_count'] for info in infos),
-        'topics_with_message_count': list(topics.values()),
-    }
-    (path / 'metadata.yaml').write_text(yaml.safe_dump({'rosbag2_bagfile_information': whole}))
-    return path
-
-
 @pytest.mark.parametrize(('storage', 'compression'), STORAGES)
 def test_every_storage_gives_the_same_messages(build, robot, storage, compression):
     plain = read(robot(build('plain')).write())
@@ -73,7 +43,7 @@ def test_a_storage_file_alone_is_read(build, robot):
 
 
 @pytest.mark.parametrize('storage', [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
-def test_a_split_bag_is_one_bag(tmp_path, build, robot, storage):
+def test_a_split_bag_is_one_bag(tmp_path, build, robot, split, storage):
     whole = robot(build('whole', storage=storage))
     parts = []
     for number, keep in ((0, slice(0, 90)), (1, slice(90, None))):
@@ -82,6 +52,10 @@ def test_a_split_bag_is_one_bag(tmp_path, build, robot, storage):
         parts.append(part.write())
     path = split(tmp_path / 'split', parts)
     assert read(path) == read(whole.write())
+
+
+def storage_file(path):
+    return next(file for file in sorted(path.iterdir()) if file.suffix != '.yaml')
 
 
 def half(file):
