@@ -316,3 +316,46 @@ def test_an_inactive_runtime_does_nothing() -> None:
     assert bench.run(0.5) == [None] * 25
     assert not bench.policy.observations
     assert bench.runtime.halted
+
+
+def test_one_inference_runs_at_a_time_in_an_epoch() -> None:
+    bench = Bench()
+    bench.feed()
+    first = bench.runtime.begin_inference()
+    assert first is not None
+    bench.pass_time()
+    bench.feed()
+    assert bench.runtime.begin_inference() is None
+    bench.runtime.finish_inference(bench.runtime.run_inference(first))
+    bench.runtime.reset_episode()
+    bench.feed()
+    assert bench.runtime.begin_inference() is not None
+    bench.runtime.reset_episode()
+    bench.pass_time()
+    bench.feed()
+    assert bench.runtime.begin_inference() is not None
+
+
+def test_an_inference_that_worked_ends_a_row_of_failures_even_if_a_halt_overtook_it() -> None:
+    results = iter(['fail', 'fail', 'work'])
+
+    def plan(_: Observation) -> ActionChunk:
+        if next(results, 'fail') == 'fail':
+            raise RuntimeError('fails')
+        return steady_chunk()
+
+    bench = Bench(FakePolicy(plan))
+    for _ in range(3):
+        bench.feed()
+        job = bench.runtime.begin_inference()
+        assert job is not None
+        outcome = bench.runtime.run_inference(job)
+        if outcome.chunk is not None:
+            bench.pass_time(0.6)
+            bench.runtime.tick()
+            bench.feed()
+            bench.runtime.tick()
+        report = bench.runtime.finish_inference(outcome)
+        bench.pass_time()
+    assert report.why_not == 'the arm was halted in between'
+    assert bench.runtime.statistics().consecutive_failures == 0
