@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LONGEST_HALT_S = 1.95
 """A halt ends within this time whatever happens; the runtime's own limit is a little shorter."""
 
+REASON_PERIOD_S = 0.2
+"""A reason often holds a growing age; more often than this it is not worth a message."""
+
 WORKER_PATIENCE_S = 0.5
 THROTTLE_S = 2.0
 INACTIVE = RuntimeState('waiting', 'the node is not active')
@@ -102,7 +105,7 @@ class Engine:
         self._overlays = Overlays(node, self.inputs, settings, resolved.policy)
         self._active = False
         self._halting = threading.Lock()
-        self._told = INACTIVE
+        self._told, self._told_s = INACTIVE, 0.0
 
     @property
     def timing(self) -> TickTiming:
@@ -174,17 +177,24 @@ class Engine:
             command = self.runtime.tick()
             if command is not None:
                 self._commands.publish(command)
-            state = self.runtime.state
-            if state.name != self._told.name:
-                self._tell(state)
+            self._tell_changes(self.runtime.state)
         except Exception as error:
             # The last command must not stay in force.
             self._commands.publish_zero()
             self._on_error(error)
 
-    def _tell(self, state: RuntimeState) -> None:
-        self._told = state
+    def _tell_changes(self, state: RuntimeState) -> None:
+        if state.name != self._told.name:
+            self._tell(state)
+        elif state != self._told and time.monotonic() - self._told_s > REASON_PERIOD_S:
+            self._publish(state)
+
+    def _publish(self, state: RuntimeState) -> None:
+        self._told, self._told_s = state, time.monotonic()
         self._status.publish_state(state)
+
+    def _tell(self, state: RuntimeState) -> None:
+        self._publish(state)
         if state.name != 'running':
             self.telemetry.publish_path([])
         level = STATE_LEVELS[state.name]
