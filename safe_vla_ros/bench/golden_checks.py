@@ -180,7 +180,7 @@ def _pruned_quantities(
         raise GoldenSetError(msg)
     total = output.visual.stop - output.visual.start
     kept = kept_count(total, golden.pruning().keep_ratio)
-    layers = len(golden.settings['avg_layers'])
+    layers = len(golden.layers())
     unknown = np.full(total, np.nan)
     pruned = not output.key_step
 

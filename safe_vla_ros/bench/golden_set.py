@@ -77,8 +77,15 @@ class GoldenSet:
             refresh_threshold=settings['gamma'],
             fusion='reference',
             query_rows='action',
-            forecast_layers=tuple(settings['avg_layers']),
+            forecast_layers=self.layers(),
         )
+
+    def layers(self) -> tuple[int, ...]:
+        """Return ``avg_layers``; as text, the published code reads ``a-b`` as the two layers."""
+        layers = self.settings['avg_layers']
+        if isinstance(layers, str):
+            layers = layers.replace('-', ',').split(',')
+        return tuple(int(layer) for layer in layers)
 
     def query_rows(self) -> slice:
         """Return the set's ``attn_slice`` as a slice of the sequence."""
@@ -91,12 +98,12 @@ class GoldenSet:
     def options(self, action_slice: str) -> OpenVlaOptions:
         """Return what the checkpoint's files leave open."""
         vision = self.meta.get('vision', {})
-        heads = [vision[tower]['heads'] for tower in ('dino', 'siglip') if tower in vision]
+        heads = [vision[tower].get('heads') for tower in ('dino', 'siglip') if tower in vision]
         return OpenVlaOptions(
             chunk_size=self.settings['num_actions_chunk'],
             normalization=self.settings['normalization'],
             action_slice=action_slice,
-            vision_heads=tuple(heads) or None,
+            vision_heads=tuple(heads) if heads and all(heads) else None,
         )
 
 
@@ -146,8 +153,8 @@ def unpacked(golden: GoldenSet, variant: str = '') -> Iterator[Path]:
         target = Path(name)
         unpack_checkpoint(golden.path, target)
         if variant:
-            for file in (golden.path / variant).glob('*.pt'):
-                shutil.copyfile(file, target / file.name)
+            for file in (golden.path / variant).glob('*.pt*'):
+                _copy_plain(file, target)
         yield target
 
 
@@ -166,15 +173,19 @@ def unpack_checkpoint(path: Path, target: Path) -> None:
         msg = f'{source} is missing'
         raise GoldenSetError(msg)
     for file in sorted(entry for entry in source.iterdir() if entry.is_file()):
-        if file.suffix != '.gz':
-            shutil.copyfile(file, target / file.name)
-            continue
-        try:
-            with gzip.open(file) as packed, (target / file.stem).open('wb') as plain:
-                shutil.copyfileobj(packed, plain)
-        except (OSError, EOFError, zlib.error) as error:
-            msg = f'{file} cannot be decompressed: {error}'
-            raise GoldenSetError(msg) from error
+        _copy_plain(file, target)
+
+
+def _copy_plain(file: Path, target: Path) -> None:
+    if file.suffix != '.gz':
+        shutil.copyfile(file, target / file.name)
+        return
+    try:
+        with gzip.open(file) as packed, (target / file.stem).open('wb') as plain:
+            shutil.copyfileobj(packed, plain)
+    except (OSError, EOFError, zlib.error) as error:
+        msg = f'{file} cannot be decompressed: {error}'
+        raise GoldenSetError(msg) from error
 
 
 def changed_files(golden: GoldenSet, checkpoint: Path) -> list[str]:

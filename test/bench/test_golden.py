@@ -9,7 +9,7 @@ from openvla_checkpoints import GOLDEN, edit_json
 
 from safe_vla_ros.bench.golden import main
 from safe_vla_ros.bench.golden_checks import check_set, difference
-from safe_vla_ros.bench.golden_set import read_set
+from safe_vla_ros.bench.golden_set import read_set, unpack_checkpoint
 
 STEPS = 3
 SEQUENCE = 'safepruner_paper'
@@ -86,8 +86,6 @@ def test_a_set_with_fewer_steps_and_files_is_checked_too(short_set):
 
 
 def test_plain_checkpoint_files_serve_as_well_as_compressed_ones(short_set):
-    from safe_vla_ros.bench.golden_set import unpack_checkpoint
-
     plain = short_set.with_name('plain')
     plain.mkdir()
     unpack_checkpoint(short_set, plain)
@@ -140,6 +138,11 @@ def test_the_command_names_set_step_and_quantity_and_fails(short_set, capsys, tm
     assert [name for name, entry in written.items() if not entry['passed']] == [
         f'{SEQUENCE}.actions'
     ]
+
+
+def test_layers_may_be_written_as_the_published_code_reads_them(short_set):
+    edit_settings(short_set, avg_layers='0-3,5')
+    assert not failures(short_set)
 
 
 def test_the_command_succeeds_on_a_sound_set(short_set, capsys):
