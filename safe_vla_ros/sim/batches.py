@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from safe_vla_ros.sim.dataset import Samples
 
-LINEAR_SCALE_M = MAX_SPEED_M_S * PERIOD_S
+LINEAR_SCALE_M = round(MAX_SPEED_M_S * PERIOD_S, 9)
 """Metres per model unit: the largest displacement of one action."""
 
 HIDDEN_STATE_SCALE_M = 0.1
