@@ -76,7 +76,14 @@ def evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             budget = share(results['safe'], 'full_passes', 'inferences')
             pruning = replace(pruning, full_pass_share=budget)
         jobs = [
-            EpisodeJob(options.policy, options.dtype, task, options.seed + index, pruning)
+            # Own seed per episode: `random` must not repeat one sequence everywhere.
+            EpisodeJob(
+                options.policy,
+                options.dtype,
+                task,
+                options.seed + index,
+                replace(pruning, seed=options.seed + index),
+            )
             for index in range(options.episodes)
             for task in options.tasks
         ]
