@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from safe_vla_ros.demo.results import EpisodeResult
 
 REFRESH_HZ = 5.0
+WIDTH = 120
+"""Characters in a line where there is no terminal to ask."""
 
 
 class Display:
@@ -24,7 +26,8 @@ class Display:
     """
 
     def __init__(self, tasks: Sequence[str], methods: Sequence[str], episodes: int) -> None:
-        self.console = Console()
+        terminal = Console()
+        self.console = terminal if terminal.is_terminal else Console(width=WIDTH)
         self._methods, self._episodes = methods, episodes
         self._cells: dict[str, dict[str, list[str]]] = {
             task: {m: [] for m in methods} for task in tasks

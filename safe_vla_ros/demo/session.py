@@ -205,11 +205,14 @@ def _filmed_topics() -> dict[str, str]:
 
 
 def _film(result: EpisodeResult, notes: EpisodeNotes) -> Film:
-    return Film(
-        caption=f'"{TASKS[result.task].sentence}"   {result.method}: {result.outcome}',
-        camera=notes.pictures.get('camera', []),
-        overlay=notes.pictures.get('overlay', []),
+    """Cut what was seen before the episode: the scene of the one before."""
+    started_s = min((n.stamp_s for n in notes.events if n.message == 'started'), default=0.0)
+    camera, overlay = (
+        [frame for frame in notes.pictures.get(name, []) if frame[0] >= started_s]
+        for name in ('camera', 'overlay')
     )
+    caption = f'"{TASKS[result.task].sentence}"   {result.method}: {result.outcome}'
+    return Film(caption, camera, overlay)
 
 
 def _parameters(values: Mapping[str, object]) -> list[str]:

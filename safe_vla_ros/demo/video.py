@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
@@ -20,6 +21,7 @@ BAR_PX = 40
 GAP_PX = 8
 BACKGROUND = 24
 PICTURES = 3
+TICK = Fraction(1, 1000)
 
 Stamped = tuple[float, 'UInt8Array']
 
@@ -45,7 +47,7 @@ def write_video(film: Film, path: Path, rate_hz: float) -> bool:
     Args:
         film: What to show.
         path: File to write.
-        rate_hz: Pictures per second of wall clock.
+        rate_hz: Nominal pictures per second; the stamps say when each is shown.
 
     Returns:
         Whether there was anything to write.
@@ -54,13 +56,17 @@ def write_video(film: Film, path: Path, rate_hz: float) -> bool:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f'.{path.name}')
+    first_s = film.camera[0][0]
     with av.open(str(draft), 'w', format='mp4') as container:
         stream = container.add_stream('libx264', rate=max(1, round(rate_hz)))
         stream.pix_fmt = 'yuv420p'
         stream.options = {'crf': '20', 'preset': 'veryfast'}
-        stream.height, stream.width = VIEW_PX + BAR_PX, 2 * VIEW_PX + GAP_PX
+        stream.height, stream.width = compose(film, first_s).shape[:2]
+        stream.codec_context.time_base = TICK
         for stamp_s, _ in film.camera:
             picture = av.VideoFrame.from_ndarray(compose(film, stamp_s), format='rgb24')
+            # Pictures are shown when they were taken, also where some are missing.
+            picture.pts, picture.time_base = round((stamp_s - first_s) / TICK), TICK
             for packet in stream.encode(picture):
                 container.mux(packet)
         for packet in stream.encode():
@@ -70,13 +76,17 @@ def write_video(film: Film, path: Path, rate_hz: float) -> bool:
 
 
 def compose(film: Film, stamp_s: float) -> UInt8Array:
-    """Put camera and overlay of one moment side by side, the caption below, uint8 [H, W, 3]."""
-    views = [_view(_newest(frames, stamp_s)) for frames in (film.camera, film.overlay)]
-    gap = np.full((VIEW_PX, GAP_PX, 3), BACKGROUND, np.uint8)
+    """Put camera and overlay of one moment side by side, the caption below.
+
+    Returns:
+        uint8 [H, W, 3], the same size at every moment of a film.
+    """
+    height = max(_height(image) for _, image in (*film.camera[:1], *film.overlay[:1]))
+    views = [_view(_newest(frames, stamp_s), height) for frames in (film.camera, film.overlay)]
+    gap = np.full((height, GAP_PX, 3), BACKGROUND, np.uint8)
     row = np.concatenate([views[0], gap, views[1]], axis=1)
     bar = np.full((BAR_PX, row.shape[1], 3), BACKGROUND, np.uint8)
-    elapsed_s = stamp_s - film.camera[0][0]
-    text = f'{elapsed_s:5.2f} s   {film.caption}'
+    text = f'{stamp_s - film.camera[0][0]:5.2f} s   {film.caption}'
     cv2.putText(bar, text, (10, 27), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (235,) * 3, 1, cv2.LINE_AA)
     return np.concatenate([row, bar])
 
@@ -105,14 +115,17 @@ def _newest(frames: Sequence[Stamped], stamp_s: float) -> UInt8Array | None:
     return older[-1] if older else None
 
 
-def _view(image: UInt8Array | None) -> UInt8Array:
-    canvas = np.full((VIEW_PX, VIEW_PX, 3), BACKGROUND, np.uint8)
-    if image is None:
-        return canvas
+def _height(image: UInt8Array) -> int:
+    """Return the height of an image that is ``VIEW_PX`` wide; even, as video needs it."""
     height, width = image.shape[:2]
-    scale = VIEW_PX / max(height, width)
-    size = (round(width * scale), round(height * scale))
-    shrinks = scale < 1
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    canvas[: size[1], : size[0]] = resized
+    return 2 * round(VIEW_PX * int(height) / int(width) / 2)
+
+
+def _view(image: UInt8Array | None, height: int) -> UInt8Array:
+    canvas = np.full((height, VIEW_PX, 3), BACKGROUND, np.uint8)
+    if image is not None:
+        shrinks = image.shape[1] > VIEW_PX
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        resized = cv2.resize(image, (VIEW_PX, _height(image)), interpolation=method)
+        canvas[: len(resized)] = resized[:height]
     return canvas

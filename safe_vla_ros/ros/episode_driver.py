@@ -53,7 +53,7 @@ class EpisodeNotes:
     """What was said during one episode.
 
     Attributes:
-        inferences: One note per inference.
+        inferences: One note per inference, with the values of all its statuses.
         resets: One per key step that renewed the saliency reference.
         states: Changes of the policy node's state.
         events: What the robot said about the episode.
@@ -107,7 +107,7 @@ class EpisodeDriver:
         self._episode = '0'
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         subscribe = self.node.create_subscription
-        subscribe(DiagnosticArray, f'{policy}/inference', self._noting('inferences'), 10)
+        subscribe(DiagnosticArray, f'{policy}/inference', self._on_inference, 10)
         subscribe(DiagnosticArray, f'{policy}/subtask_reset', self._noting('resets'), 10)
         subscribe(DiagnosticStatus, f'{policy}/state', self._on_state, latched)
         subscribe(DiagnosticArray, f'{robot}/episode', self._noting('events'), latched)
@@ -228,6 +228,13 @@ class EpisodeDriver:
             getattr(self.notes, page).extend(_notes_of(message))
 
         return note
+
+    def _on_inference(self, message: DiagnosticArray) -> None:
+        first, *others = _notes_of(message)
+        values = dict(first.values)
+        for note in others:
+            values.update(note.values)
+        self.notes.inferences.append(Note(first.stamp_s, first.name, first.message, values))
 
     def _on_state(self, status: DiagnosticStatus) -> None:
         self.notes.states.append(_note(status, time.time()))

@@ -49,10 +49,22 @@ def test_a_video_has_one_frame_per_picture(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_upright_image_keeps_its_shape(tmp_path):
-    picture = compose(film(size=(40, 20)), 10.2)
-    assert tuple(picture[VIEW_PX - 5, VIEW_PX // 2 - 10]) == RED
-    assert tuple(picture[VIEW_PX - 5, VIEW_PX // 2 + 10]) != RED
+def test_pictures_are_shown_when_they_were_taken(tmp_path):
+    path = tmp_path / 'reach.mp4'
+    whole = film(frames=5)
+    gappy = Film('', [*whole.camera[:2], *whole.camera[4:]], whole.overlay)
+    assert write_video(gappy, path, 20.0)
+    with av.open(str(path)) as container:
+        times_s = [frame.time for frame in container.decode(video=0)]
+    np.testing.assert_allclose(times_s, [0.0, 0.05, 0.2], atol=2e-3)
+
+
+def test_the_strip_of_an_overlay_lies_below_the_camera_view():
+    higher = Film('', film().camera, [(10.0, np.full((60, 40, 3), BLUE, np.uint8))])
+    picture = compose(higher, 10.1)
+    assert picture.shape[0] == VIEW_PX * 3 // 2 + BAR_PX
+    assert tuple(picture[VIEW_PX + 50, 100]) != RED
+    assert tuple(picture[VIEW_PX + 50, VIEW_PX + GAP_PX + 100]) == BLUE
 
 
 def test_nothing_filmed_makes_no_files(tmp_path):
