@@ -32,7 +32,7 @@ POLICY_PARAMETERS = (
     Parameter(
         'dtype',
         'string',
-        'Number format of the policy; auto is bfloat16 on a GPU, else float32.',
+        'Number format of the policy; auto is bfloat16 on a GPU, else what the policy stores.',
         default='auto',
         choices=('auto', 'float32', 'bfloat16'),
     ),
