@@ -63,7 +63,7 @@ def make_actions(context):
         emulate_tty=True,
         # A halt takes up to two seconds; give it time before the launch system insists.
         sigterm_timeout='10',
-        on_exit=Shutdown(reason='pruned_policy has ended'),
+        on_exit=end_with_the_node,
     )
     rviz = Node(
         package='rviz2',
@@ -79,6 +79,11 @@ def make_actions(context):
     )
     handlers = autostart_handlers(node) if is_true(given('autostart')) else []
     return [*handlers, node, rviz]
+
+
+def end_with_the_node(_event, context):
+    """End everything with the node, unless it ends because everything does."""
+    return [] if context.is_shutdown else [Shutdown(reason='pruned_policy has ended')]
 
 
 def autostart_handlers(node):
