@@ -68,13 +68,13 @@ def run_session(options: Options, display: Display, session: Session) -> None:
             use_sim_time=options.sim_time,
         )  # fmt: skip
         stack.callback(driver.close)
-        if options.record is not None:
-            topics = demo_topics(POLICY, ROBOT, tuple(CAMERA_SIZES_PX))
-            recorder = BagRecorder(driver.node, options.record, topics)
-            stack.callback(recorder.close)
         display.say('Loading the policy ...')
         try:
             driver.configure()
+            if options.record is not None:
+                topics = demo_topics(POLICY, ROBOT, tuple(CAMERA_SIZES_PX))
+                recorder = BagRecorder(driver.node, options.record, topics)
+                stack.callback(recorder.close)
             run = _Run(options, driver, display, session)
             for method in options.methods:
                 run.run_method(method)

@@ -1,0 +1,94 @@
+"""Plays a bag into the live node under simulated time and records what the node makes of it.
+
+For scores without ROS, and much faster, see `ros2 run safe_vla_ros replay`.
+"""
+
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.conditions import IfCondition
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.substitutions import FindPackageShare
+
+SHARE = FindPackageShare('safe_vla_ros')
+ARGUMENTS = (
+    ('bag', None, 'Directory of the rosbag2 to play'),
+    ('out', 'replay_bag', 'Directory of the bag to record; must not exist'),
+    ('rate', '1.0', 'Speed of the playback'),
+    (
+        'exclude_regex',
+        '(/.*)?/pruned_policy/.*|/diagnostics|/clock',
+        'Topics of the bag that are not played: those that the live node publishes itself',
+    ),
+    ('localhost_only', 'true', 'Stay on this machine, so that no robot hears the commands'),
+    ('policy', '', 'Policy instead of the one that the robot YAML names'),
+    ('params_file', '', 'Robot YAML; empty: the defaults of the node and of the policy'),
+    ('rviz', 'false', 'Start RViz with overlays and the planned path'),
+    ('log_level', 'info', 'debug, info, warn, error or fatal'),
+)
+
+
+def generate_launch_description():
+    def given(name):
+        return LaunchConfiguration(name)
+
+    stay_here = SetEnvironmentVariable(
+        'ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST', condition=IfCondition(given('localhost_only'))
+    )
+    node = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(
+            PathJoinSubstitution([SHARE, 'launch', 'pruned_policy.launch.py'])
+        ),
+        launch_arguments={
+            'use_sim_time': 'true',
+            **{name: given(name) for name in ('policy', 'params_file', 'rviz', 'log_level')},
+        }.items(),
+    )
+    record = ExecuteProcess(
+        cmd=[
+            *('ros2', 'bag', 'record', '--storage', 'mcap', '--use-sim-time'),
+            *('--regex', '(/.*)?/pruned_policy/.*|/diagnostics', '--output', given('out')),
+        ],
+        name='record',
+        output='screen',
+    )
+    play = ExecuteProcess(
+        cmd=[
+            *('ros2', 'bag', 'play', '--clock', '200', '--disable-keyboard-controls'),
+            *('--rate', given('rate'), '--exclude-regex', given('exclude_regex'), given('bag')),
+        ],
+        name='play',
+        output='screen',
+    )
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, default, description in ARGUMENTS
+    ]
+    return LaunchDescription(
+        [
+            *declared,
+            stay_here,
+            record,
+            node,
+            # The bag waits for the policy to be loaded.
+            RegisterEventHandler(
+                OnStateTransition(goal_state='active', entities=[play], handle_once=True)
+            ),
+            RegisterEventHandler(
+                OnProcessExit(
+                    target_action=play,
+                    on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))],
+                )
+            ),
+        ]
+    )
