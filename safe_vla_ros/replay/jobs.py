@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,7 @@ from safe_vla_ros.replay.errors import ReplayError
 from safe_vla_ros.replay.setup import ReplaySettings, Setup, load_setup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.queues import Queue
     from pathlib import Path
 
@@ -128,7 +129,8 @@ def replay_in_processes(
     told: Queue[tuple[str, float, float]] = context.Queue()
     results: list[dict[str, Any]] = []
     with ProcessPoolExecutor(jobs, context, _begin_process, (settings, stop, told)) as pool:
-        waiting = {pool.submit(_replay_in_worker, task, folder_of(task.key)) for task in tasks}
+        with _signals_held_back():
+            waiting = {pool.submit(_replay_in_worker, task, folder_of(task.key)) for task in tasks}
         try:
             while waiting:
                 ended, waiting = wait(waiting, REPORT_INTERVAL_S, FIRST_COMPLETED)
@@ -148,6 +150,19 @@ def replay_in_processes(
 def process_context() -> Any:
     """Return how processes are started: afresh, because torch does not survive forks."""
     return multiprocessing.get_context('spawn')
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: it goes to every process of a terminal.
+
+    They inherit the mask; this process gets afterwards what came meanwhile.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _replay_one(
@@ -200,9 +215,6 @@ _worker = _Worker()
 def _begin_process(
     settings: ReplaySettings, stop: Event, told: Queue[tuple[str, float, float]]
 ) -> None:
-    # Ctrl-C reaches every process of a terminal; the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
     _worker.settings, _worker.stop, _worker.told = settings, stop, told
 
@@ -212,4 +224,12 @@ def _replay_in_worker(task: BagTask, folder: Path) -> dict[str, Any] | None:
         return None
     if _worker.setup is None:
         _worker.setup = load_setup(_worker.settings)
-    return _replay_one(task, _worker.setup, folder, _worker, _worker.stop.is_set)
+    parent = os.getppid()
+    return _replay_one(
+        task,
+        _worker.setup,
+        folder,
+        _worker,
+        # A parent that was killed cannot ask for an end any more.
+        lambda: _worker.stop.is_set() or os.getppid() != parent,
+    )

@@ -169,6 +169,11 @@ def state_band(changes: Sequence[tuple[float, str, str]], *, duration_s: float, 
     return _svg(parts, 24)
 
 
+def state_legend(names: Sequence[str]) -> str:
+    """Name the colours of states."""
+    return legend([Curve(n, (), STATE_COLOURS.get(n, '#444444'), width=6) for n in names])
+
+
 def _svg(parts: Sequence[str], height: int) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height}" class="plot">{"".join(parts)}</svg>'
 

@@ -15,6 +15,7 @@ from safe_vla_ros.replay.plots import (
     line_plot,
     stacked_bars,
     state_band,
+    state_legend,
 )
 from safe_vla_ros.replay.report_style import STYLE
 from safe_vla_ros.replay.report_tables import bag_table, method_table, settings_table
@@ -139,15 +140,22 @@ def _bag(result: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -
         duration_s=duration_s,
         label='step of the planned velocity where chunks meet, m/s',
     )
+    yield from _states(methods, result, duration_s)
+    for method in methods:
+        yield from _filmstrip(method, result['methods'][method]['filmstrip'], folder)
+
+
+def _states(methods: Sequence[str], result: Mapping[str, Any], duration_s: float) -> Iterator[str]:
     yield '<h3>States</h3>'
+    seen: dict[str, None] = {}
     for method in methods:
         changes = [
             (change['time_s'], change['name'], change['reason'])
             for change in result['methods'][method]['state_changes']
         ]
+        seen.update(dict.fromkeys(name for _, name, _ in changes))
         yield state_band(changes, duration_s=duration_s, name=method)
-    for method in methods:
-        yield from _filmstrip(method, result['methods'][method]['filmstrip'], folder)
+    yield state_legend(list(seen))
 
 
 def _remarks(result: Mapping[str, Any]) -> str:

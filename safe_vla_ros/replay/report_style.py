@@ -15,7 +15,7 @@ p { margin: 6px 0; }
 table { border-collapse: collapse; margin: 8px 0; font-size: 14px; }
 th, td { padding: 3px 10px; border-bottom: 1px solid #ddd; text-align: right; }
 th { border-bottom: 2px solid #888; }
-th:first-child, td:first-child, td.text { text-align: left; }
+th:first-child, td:first-child, .text { text-align: left; }
 td.text { overflow-wrap: anywhere; max-width: 420px; }
 tr.group td { padding-top: 12px; font-weight: 600; border-bottom: 1px solid #888; }
 svg.plot { display: block; width: 100%; height: auto; font: 11px system-ui, sans-serif; }

@@ -88,8 +88,9 @@ def method_table(methods: Mapping[str, Mapping[str, Any]]) -> str:
 
 def bag_table(bags: Sequence[Mapping[str, Any]]) -> str:
     """Say what became of every bag."""
-    columns = ('bag', 'status', 'seconds', 'messages', 'rows', 'skipped', 'remark')
-    rows = [f'<tr>{"".join(f"<th>{column}</th>" for column in columns)}</tr>']
+    columns = ('bag', 'status', 'seconds', 'messages', 'rows', 'skipped')
+    head = ''.join(f'<th>{column}</th>' for column in columns)
+    rows = [f'<tr>{head}<th class="text">remark</th></tr>']
     for bag in bags[:MOST_ROWS]:
         style = 'good' if bag['status'] == 'complete' else 'bad'
         remark = bag['error'] or '; '.join((bag['notes'] or [])[:2])
@@ -110,6 +111,8 @@ def settings_table(settings: Mapping[str, Any]) -> str:
     """List what was asked, so that it can be repeated."""
     rows = []
     for name, value in settings.items():
+        if value == {}:
+            continue
         if isinstance(value, dict):
             rows.append(f'<tr class="group"><td colspan="2">{escape(name)}</td></tr>')
             rows += [

@@ -1,0 +1,198 @@
+"""The command as a user runs it, with an untrained policy of the bundled kind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from mini_policies import write_untrained_policy
+
+from safe_vla_ros.replay.cli import main
+from safe_vla_ros.replay.output import read_summary
+
+
+@pytest.fixture(scope='module')
+def policy(tmp_path_factory):
+    return str(write_untrained_policy(tmp_path_factory.mktemp('policy')))
+
+
+@pytest.fixture
+def robot_file(tmp_path, policy):
+    path = tmp_path / 'robot.yaml'
+    path.write_text(
+        '/**:\n'
+        '  ros__parameters:\n'
+        f'    policy: {policy}\n'
+        '    pruning: {method: safe, keep_ratio: 0.5}\n'
+        'remappings:\n'
+        '  ros__parameters:\n'
+        '    corner/image_raw: /front/color\n'
+    )
+    return path
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / 'steps.jsonl').open()]
+
+
+def renamed(builder, old, new):
+    builder.messages = [(t, new if n == old else n, *rest) for t, n, *rest in builder.messages]
+    return builder
+
+
+@pytest.fixture
+def bags(build, robot):
+    return [
+        str(robot(build(f'bag_{index}'), duration_s=0.7, instruction='open the drawer').write())
+        for index in range(2)
+    ]
+
+
+def test_a_bag_is_replayed_with_a_robots_file(tmp_path, build, robot, robot_file, capsys):
+    path = renamed(robot(build()), '/corner/image_raw', '/front/color').write()
+    out = tmp_path / 'out'
+    options = ['--compare', 'none,fastv', '--set', 'pruning.fusion_weight=0.3']
+    arguments = ['--params', str(robot_file), '--latency', '60', '--out', str(out), *options]
+    assert main([str(path), *arguments]) == 0
+    summary = read_summary(out)
+    assert summary['complete']
+    assert summary['settings']['methods'] == ['safe', 'none', 'fastv']
+    assert summary['settings']['parameters']['pruning.keep_ratio'] == 0.5
+    assert summary['settings']['parameters']['pruning.fusion_weight'] == 0.3
+    assert summary['methods']['fastv']['kept_share'] == pytest.approx(0.5, abs=0.01)
+    assert {len(row['actions']) for row in rows_of(out)} == {8}
+    assert str(out / 'report.html') in capsys.readouterr().out.replace('\n', '')
+
+
+def test_processes_and_shards_change_nothing(tmp_path, policy, bags):
+    def replay(name, *options):
+        out = tmp_path / name
+        arguments = [*bags, '--policy', policy, '--latency', '60', '--overlays', 'none']
+        assert main([*arguments, '--out', str(out), *options]) == 0
+        return out
+
+    one = rows_of(replay('one'))
+    two = rows_of(replay('two', '--jobs', '2'))
+    parts = [str(replay(f'part_{i}', '--shard', f'{i}/2')) for i in (1, 2)]
+    assert main(['merge', *parts, '--out', str(tmp_path / 'merged')]) == 0
+    merged = rows_of(tmp_path / 'merged')
+    for row in (*one, *two, *merged):
+        row.pop('stage_ms')
+    assert one == two
+    assert one == merged
+
+
+def test_failed_bags_give_status_1_and_the_others_go_on(tmp_path, policy, bags, capsys):
+    out = tmp_path / 'out'
+    missing = str(tmp_path / 'missing')
+    code = main([missing, bags[0], '--policy', policy, '--latency', '60', '--out', str(out)])
+    assert code == 1
+    assert [bag['status'] for bag in read_summary(out)['bags']] == ['failed', 'complete']
+    assert 'does not exist' in capsys.readouterr().out.replace('\n', ' ')
+
+
+REFUSED = [
+    (['--latency', 'fast'], "--latency got 'fast'"),
+    (['--latency', '-1'], 'allowed is measured or milliseconds'),
+    (['--shard', '3/2'], 'i/n'),
+    (['--compare', 'everything'], 'pruning.method'),
+    (['--set', 'pruning.keep_ratio'], 'NAME=VALUE'),
+    (['--set', 'pruning.keep_ratio=2.0'], 'pruning.keep_ratio'),
+    (['--set', 'no_such_parameter=1'], 'no_such_parameter'),
+    (['--topics', 'nothing=/a'], 'corner, gripper'),
+    (['--policy', '/nowhere'], '/nowhere'),
+    (['--params', '/nowhere.yaml'], '/nowhere.yaml'),
+]
+
+
+@pytest.mark.parametrize('case', REFUSED, ids=lambda case: ' '.join(case[0]))
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, policy, bags, capsys, case):
+    options, says = case
+    out = tmp_path / 'out'
+    arguments = [bags[0], '--policy', policy, '--out', str(out), *options]
+    assert main(arguments) == 2
+    assert says in ' '.join(capsys.readouterr().out.split())
+    assert not list(tmp_path.glob('*out*'))
+
+
+@pytest.mark.parametrize(
+    'options', [[], ['bag', '--jobs', '0'], ['bag', '--overlay-width', '7'], ['merge']]
+)
+def test_malformed_command_lines_are_explained(options, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(options)
+    assert caught.value.code == 2
+    assert 'usage: replay' in capsys.readouterr().err
+
+
+class InterruptingPolicy:
+    """Presses Ctrl-C at one of its inferences."""
+
+    def __init__(self, policy, at):
+        self.policy, self.at, self.calls = policy, at, 0
+        self.spec, self.new_episode = policy.spec, policy.new_episode
+
+    def infer(self, *arguments):
+        self.calls += 1
+        if self.calls == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.policy.infer(*arguments)
+
+
+def check_partial(out):
+    summary = read_summary(out)
+    assert not summary['complete']
+    assert 'interrupted' in {bag['status'] for bag in summary['bags']}
+    assert 'Partial result' in (out / 'report.html').read_text()
+    assert sum(bag['rows'] for bag in summary['bags']) == len(rows_of(out))
+    assert not list(out.parent.glob('.out*'))
+
+
+@pytest.fixture
+def interrupted_setup(setup_for, fake_policy):
+    return setup_for(policy=InterruptingPolicy(fake_policy(), at=5))
+
+
+def test_ctrl_c_leaves_a_partial_result(tmp_path, policy, bags, interrupted_setup, monkeypatch):
+    setup = interrupted_setup
+    monkeypatch.setattr('safe_vla_ros.replay.cli.load_setup', lambda settings: setup)
+    handler = signal.getsignal(signal.SIGINT)
+    out = tmp_path / 'out'
+    assert main([*bags, '--policy', policy, '--latency', '60', '--out', str(out)]) == 130
+    check_partial(out)
+    assert len(read_summary(out)['bags']) == 1
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_ctrl_c_reaches_every_process_and_leaves_a_partial_result(tmp_path, build, robot, policy):
+    paths = [
+        str(robot(build(f'bag_{index}'), duration_s=60.0, image_hz=10, state_hz=10).write())
+        for index in range(2)
+    ]
+    out = tmp_path / 'out'
+    arguments = ['--policy', policy, '--latency', '60', '--out', str(out), '--jobs', '2']
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'safe_vla_ros.replay', *paths, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+    try:
+        deadline = time.monotonic() + 80
+        while not any(path.stat().st_size for path in tmp_path.glob('.out*/bags/*/steps.jsonl')):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        # As a terminal does it: to the whole group, the worker processes included.
+        os.killpg(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    assert process.returncode == 130, output
+    check_partial(out)
