@@ -78,15 +78,19 @@ class PrunedPolicy(LifecycleNode):
         """Halt and free everything, back to unconfigured."""
         return self._transition('recover', self._release)
 
-    def halt_and_leave(self) -> bool:
-        """Halt now, from any thread; no activation is accepted any more.
-
-        Returns:
-            Whether no inference is running any more.
-        """
+    def halt(self) -> None:
+        """Halt now, from any thread; no activation is accepted any more."""
         self._leaving = True
         engine = self._engine
-        return engine is None or engine.deactivate()
+        if engine is not None:
+            engine.halt()
+
+    def leave(self) -> None:
+        """Halt, and end the threads of inference and overlays."""
+        self.halt()
+        engine = self._engine
+        if engine is not None:
+            engine.deactivate()
 
     def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
         """Set parameters whole or not at all, refusing in a sentence that names the parameter."""

@@ -51,11 +51,11 @@ class Bench:
 
 
 @contextmanager
-def running_node(namespace=None, **overrides):
+def running_node(namespace=None, policies=None, **overrides):
     """Run a node with parameter overrides; dots are written as double underscores."""
     overrides = {**PATIENT, **{k.replace('__', '.'): v for k, v in overrides.items()}}
     context = open_context()
-    policies = FakePolicies()
+    policies = policies or FakePolicies()
     node = PrunedPolicy(
         policies=policies,
         context=context,
@@ -69,10 +69,10 @@ def running_node(namespace=None, **overrides):
     try:
         yield Bench(robot, policies, node)
     finally:
-        if policies.policy is not None:
+        if getattr(policies, 'policy', None) is not None:
             policies.policy.gate.set()
         robot.close()
-        node.halt_and_leave()
+        node.leave()
         spinner.end()
         node.destroy_node()
         context.try_shutdown()

@@ -1,0 +1,90 @@
+"""Real policy directories: a good one moves the arm, a broken one fails configure by its name."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+from mini_policies import write_untrained_policy
+from node_bench import values_of
+
+WEIGHTS = 'model.safetensors'
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+    return write_untrained_policy(tmp_path_factory.mktemp('policies') / 'untrained')
+
+
+@pytest.fixture
+def broken(good, tmp_path):
+    for path in good.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@pytest.fixture
+def start(start_node):
+    from safe_vla_ros.ros.policy_source import RegisteredPolicies
+
+    return lambda directory, **values: start_node(
+        policies=RegisteredPolicies(), policy=str(directory), **values
+    )
+
+
+def forget_config(directory):
+    (directory / 'config.json').unlink()
+    return 'config.json is missing'
+
+
+def forget_weights(directory):
+    (directory / WEIGHTS).unlink()
+    return WEIGHTS
+
+
+def widen(directory):
+    path = directory / 'config.json'
+    config = json.loads(path.read_text())
+    config['hidden_size'] *= 2
+    path.write_text(json.dumps(config))
+    return WEIGHTS
+
+
+def pickle_weights(directory):
+    (directory / WEIGHTS).write_bytes(pickle.dumps({'weight': [1.0]}))
+    return WEIGHTS
+
+
+@pytest.mark.parametrize('damage', [forget_config, forget_weights, widen, pickle_weights])
+def test_broken_directory_fails_configure_and_the_node_lives_on(start, broken, damage):
+    named = damage(broken)
+    with start(broken) as bench:
+        robot = bench.robot
+        assert not robot.transition('configure')
+        robot.next(
+            'log', lambda m: m.msg.startswith('configure failed') and named in m.msg, after=0
+        )
+        assert robot.lifecycle_state() == 'unconfigured'
+        assert robot.task('control').message == 'unconfigured'
+
+
+def test_real_policy_prunes_and_is_configured_again_after_cleanup(start, good):
+    with start(
+        good,
+        cameras=['front', 'wrist'],
+        gripper__joint_names=['finger', 'finger'],
+        instruction='reach',
+    ) as bench:
+        robot = bench.robot
+        assert robot.transition('configure')
+        assert robot.transition('cleanup')
+        assert robot.transition('configure')
+        assert robot.transition('activate')
+        robot.wait_matched(*robot.images.values(), robot.pose, robot.joints)
+        robot.start_feeding()
+        message = robot.next('inference', lambda m: m.status[1].message == 'pruned')
+        values = values_of(message.status[1])
+        assert (values['method'], values['tokens_total/front']) == ('safe', '196')
+        assert int(values['tokens_kept']) == round(245 * 0.25)
+        robot.next('twist')
