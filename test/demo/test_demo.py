@@ -1,0 +1,84 @@
+"""The demo as its user runs it: two nodes, DDS, the bundled policy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rosbags.highlevel import AnyReader
+
+PATIENCE_S = 110.0
+
+
+def start_demo(out, *arguments):
+    command = [sys.executable, '-u', '-m', 'safe_vla_ros.demo', '--out', str(out), *arguments]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_an_episode_with_and_without_pruning_leaves_summary_video_picture_and_bag(tmp_path):
+    out, bag = tmp_path / 'out', tmp_path / 'bag'
+    demo = start_demo(out, '--tasks', 'reach', '--episode-duration', '1.5', '--record', str(bag))
+    text, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 0, text
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['complete'] is True
+    safe, none = summary['methods']['safe'], summary['methods']['none']
+    assert safe['inferences'] > 0
+    assert none['pruning_ratio'] == 0.0
+    assert safe['key_step_reasons']
+    assert safe['latency_ms']['count'] > 0
+    assert safe['control']['ticks'] > 20
+    assert safe['rates']['inference_hz'] > 0
+    assert [e['seed'] for e in summary['episodes']] == [10000, 10000]
+    assert (out / 'reach.mp4').stat().st_size > 1000
+    assert (out / 'demo.png').stat().st_size > 1000
+    with AnyReader([bag]) as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+    for topic in ('/corner/image_raw', '/instruction', '/pruned_policy/inference', '/ee_pose'):
+        assert counts[topic] > 0, counts
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_ends_its_processes(tmp_path, number):
+    demo = start_demo(tmp_path, '--no-video')
+    line = ''
+    while 'Started' not in line:
+        line = demo.stdout.readline()
+        assert line, 'the demo ended'
+    pids = [int(pid) for pid in re.findall(r'process (\d+)', line)]
+    assert len(pids) == 2
+    # Anywhere on the way: here while the nodes start and the policy loads.
+    demo.send_signal(number)
+    text, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 130, text
+    assert 'Interrupted' in text
+    deadline_s = time.monotonic() + 5.0
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    assert not (tmp_path / 'summary.json').exists()
+
+
+def test_a_policy_that_is_not_there_ends_the_demo_with_the_nodes_own_words(tmp_path):
+    demo = start_demo(tmp_path, '--policy', str(tmp_path / 'nowhere'))
+    text, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 1
+    assert 'pruned_policy could not configure' in text
+    assert 'nowhere' in text.split('could not configure')[1]
