@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.runtime.parameter_table import PARAMETERS
+from safe_vla_ros.runtime.proprio import check_layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,14 +15,6 @@ if TYPE_CHECKING:
     from safe_vla_ros.types import PolicySpec
 
 TOPIC_NAME = re.compile(r'^[A-Za-z_]\w*(/[A-Za-z_]\w*)*$', re.ASCII)
-PROPRIO_PARTS = (
-    'ee_position',
-    'ee_axis_angle',
-    'ee_euler_xyz',
-    'ee_quaternion',
-    'gripper_joints',
-    'zero',
-)
 
 
 def check_combinations(values: Mapping[str, Any], spec: PolicySpec | None) -> None:
@@ -37,7 +30,8 @@ def check_combinations(values: Mapping[str, Any], spec: PolicySpec | None) -> No
     """
     _check_names(values)
     _check_workspace(values, complete=spec is not None)
-    _check_gripper(values, complete=spec is not None)
+    _check_gripper(values)
+    _check_proprio(values, complete=spec is not None)
     _check_layers(values, spec.num_layers if spec else None)
     if spec is not None:
         _check_chunk(values, spec)
@@ -56,10 +50,6 @@ def _check_names(values: Mapping[str, Any]) -> None:
             )
     if len(set(cameras)) != len(cameras):
         raise _error('cameras', values, 'names must differ')
-    for part in values.get('proprio.layout') or ():
-        if part not in PROPRIO_PARTS and not re.match(r'^joint:.', part):
-            allowed = PARAMETERS['proprio.layout'].allowed
-            raise _error('proprio.layout', values, f'{part!r} is unknown; known: {allowed}')
     for name in ('command_frame', 'hardware_id', 'policy', 'pruning.method'):
         if values.get(name) is not None and not values[name].strip():
             raise _error(name, values, 'must not be empty')
@@ -79,17 +69,17 @@ def _check_workspace(values: Mapping[str, Any], *, complete: bool) -> None:
         raise _error(given, values, f'needs {other} too: set both (atomically) or neither')
 
 
-def _check_gripper(values: Mapping[str, Any], *, complete: bool) -> None:
+def _check_gripper(values: Mapping[str, Any]) -> None:
     opened, closed = values.get('gripper.open_value'), values.get('gripper.closed_value')
     if opened is not None and opened == closed:
         raise _error(
             'gripper.open_value', values, f'must differ from gripper.closed_value = {closed!r}'
         )
-    layout = values.get('proprio.layout') or ()
-    if complete and 'gripper_joints' in layout and not values.get('gripper.joint_names'):
-        raise _error(
-            'proprio.layout', values, 'holds gripper_joints, so gripper.joint_names must be set'
-        )
+
+
+def _check_proprio(values: Mapping[str, Any], *, complete: bool) -> None:
+    joints = values.get('gripper.joint_names') or ()
+    check_layout(values.get('proprio.layout') or (), joints if complete else ('not known yet',))
 
 
 def _check_layers(values: Mapping[str, Any], num_layers: int | None) -> None:

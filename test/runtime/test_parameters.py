@@ -124,7 +124,7 @@ OUT_OF_RANGE = [
     ('cameras', ['/a', 'b'], 'relative topic name'),
     ('cameras', ['ä', 'b'], 'relative topic name'),
     ('cameras', 'ab', 'array'),
-    ('proprio.layout', ['elbow'], 'unknown'),
+    ('proprio.layout', ['elbow'], 'allowed are ee_position'),
     ('command_frame', ' ', 'must not be empty'),
     ('max_linear_sped', 0.1, 'did you mean max_linear_speed'),
 ]
