@@ -10,6 +10,7 @@ BENCHMARKS = {
     'speed': 'latency and multiply-accumulates at real model sizes',
     'golden': 'agreement with reference sequences of a checkpoint',
     'load': 'memory and time that loading a checkpoint takes',
+    'replay': 'cost of a replay beside the policy, and of an overlay',
 }
 """Modules of this package that are programs, with what they do."""
 
