@@ -14,8 +14,8 @@ from safe_vla_ros.sim.rollout import GRIPPER_JOINT_NAMES, PROPRIO_LAYOUT
 if TYPE_CHECKING:
     from pathlib import Path
 
-PRUNING = {'layer': 3, 'forecast_layers': [5, 6, 7], 'fusion_weight': 0.8}
-"""Settings with the smallest action error on training scenes, see the model card."""
+PRUNING = {'layer': 2}
+"""The policy's own pruning settings, see the model card."""
 
 
 def write_policy_file(out: Path, *, refresh_threshold: float | None = None) -> None:

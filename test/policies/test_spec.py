@@ -20,7 +20,7 @@ def test_a_policy_says_what_it_needs(directory):
     assert spec.proprio_layout == ('ee_position', 'gripper_joints')
     assert spec.gripper_joint_names == ('gripper_left', 'gripper_right')
     assert spec.limits == {'max_linear_speed': 0.4, 'max_linear_accel': 2.0}
-    assert spec.pruning['layer'] == 3
+    assert spec.pruning['layer'] == 2
 
 
 def test_a_reference_that_names_nothing_says_where_it_looked(tmp_path):
