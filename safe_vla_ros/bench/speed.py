@@ -28,6 +28,7 @@ from safe_vla_ros.bench.speed_report import Sample, as_text, summarise
 from safe_vla_ros.policies.device import choose_device
 from safe_vla_ros.policies.mini import model_config
 from safe_vla_ros.policies.packed_linear import can_pack, pack_linears
+from safe_vla_ros.policies.registry import read_spec
 from safe_vla_ros.policies.spec import find_policy, read_config
 from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
 from safe_vla_ros.types import PruningSettings, UInt8Array
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         method=options.method,
         keep_ratio=options.keep_ratio,
         layer=options.layer,
+        forecast_layers=options.forecast_layers,
         # Key steps come by the clock here: with random weights the test means nothing.
         refresh_threshold=-1.0,
     )
@@ -82,12 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'method': options.method,
         'keep_ratio': options.keep_ratio,
         'pruning_layer': options.layer,
+        'forecast_layers': list(options.forecast_layers),
         'steps': options.steps,
         'machine': machine,
         **summarise(
             samples,
             key_every=options.key_every if options.method == 'safe' else 0,
             outside_macs=outside,
+            threads=torch.get_num_threads(),
         ),
     }
     print(as_text(summary))
@@ -196,7 +200,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add('--device', default='auto', help='auto, cpu or cuda (default: %(default)s)')
     add('--method', choices=[n for n in PRUNER_NAMES if n != 'none'], default='safe')
     add('--keep-ratio', type=float, default=0.25, help='share kept (default: %(default)s)')
-    add('--layer', type=int, help='K; default: 3, 2 for mini')
+    add('--layer', type=int, help="K; default: 3, the policy's own for mini")
     add('--steps', type=int, default=12, help='timed steps per arm (default: %(default)s)')
     add('--key-every', type=int, default=12, help='steps per key step (default: %(default)s)')
     add('--warm-up', type=int, default=2, help='steps before timing (default: %(default)s)')
@@ -217,14 +221,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     mini = options.shape == 'mini'
     options.dtype = options.dtype or ('float32' if mini else 'bfloat16')
-    options.layer = (2 if mini else 3) if options.layer is None else options.layer
-    options.layers = options.layers or (8 if mini else 32)
+    own = read_spec(BUNDLED_POLICY).pruning if mini else {}
+    options.layer = own.get('layer', 3) if options.layer is None else options.layer
+    options.forecast_layers = () if options.layers else tuple(own.get('forecast_layers', ()))
+    options.layers = options.layers or (read_spec(BUNDLED_POLICY).num_layers if mini else 32)
     for name in ('steps', 'key_every', 'prompt_tokens'):
         if getattr(options, name) < 1:
             parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, allowed is 1 up')
     if not 0.05 <= options.keep_ratio < 1.0:
         parser.error(f'--keep-ratio is {options.keep_ratio}, allowed is 0.05 to below 1')
-    if not 1 <= options.layer < options.layers:
+    if not options.save and not 1 <= options.layer < options.layers:
         parser.error(f'--layer is {options.layer}, allowed is 1..{options.layers - 1}')
     if options.save and options.shape != 'openvla-oft-7b':
         parser.error(f'--save writes openvla-oft-7b, --shape is {options.shape}')

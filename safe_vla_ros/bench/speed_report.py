@@ -25,6 +25,10 @@ STAGES = (
 """Stages in the order of a pass; ``pruning`` and what follows are part of ``decode``."""
 
 
+BUSY_BELOW = 0.85
+"""Share of its threads' time below which a CPU run was disturbed."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One timed inference.
@@ -51,7 +55,9 @@ class Sample:
         return self.stage_ms['decode'] + self.stage_ms.get('generate', 0.0)
 
 
-def summarise(samples: Sequence[Sample], *, key_every: int, outside_macs: int) -> dict[str, object]:
+def summarise(
+    samples: Sequence[Sample], *, key_every: int, outside_macs: int, threads: int
+) -> dict[str, object]:
     """Compare the method with the unpruned arm of the same run.
 
     Speed-ups are ratios of medians; the one with key steps weighs them at one in ``key_every``.
@@ -60,6 +66,7 @@ def summarise(samples: Sequence[Sample], *, key_every: int, outside_macs: int) -
         samples: Every timed step of both arms.
         key_every: Steps per key step; 0 for a method without key steps.
         outside_macs: Multiply-accumulates outside the decoder.
+        threads: CPU threads of the run; ``processor_share`` says how much of them it really had.
     """
     kinds = {
         kind: [sample for sample in samples if sample.kind == kind]
@@ -93,6 +100,11 @@ def summarise(samples: Sequence[Sample], *, key_every: int, outside_macs: int) -
         'decoder_with_key_steps': decoder['full'] / mixed(decoder),
         'end_to_end': total['full'] / mixed(total),
     }
+    cpu = {kind: median(s.cpu_s for s in group) for kind, group in groups.items()}
+    result['speed_up_by_processor_time'] = {'end_to_end': cpu['full'] / mixed(cpu)}
+    result['processor_share'] = median(
+        1e3 * s.cpu_s / (threads * s.stage_ms['total']) for s in samples
+    )
     result['ceiling_by_macs'] = {
         'decoder_pruned_step': macs['full'] / macs['pruned'],
         'decoder_with_key_steps': macs['full'] / mixed(macs),
@@ -152,4 +164,11 @@ def as_text(summary: Mapping[str, object]) -> str:
         share = summary['pruning_share_of_pruned_decode']
         assert isinstance(share, float)
         lines.append(f'pruning is {share:.2%} of the decoder in a pruned step')
+        had = summary['processor_share']
+        assert isinstance(had, float)
+        if summary.get('device', 'cpu') == 'cpu' and had < BUSY_BELOW:
+            lines.append(
+                f'WARNING the run had only {had:.0%} of its threads, so other programs are in '
+                'these times; repeat it on an idle machine'
+            )
     return '\n'.join(lines)

@@ -99,7 +99,7 @@ def test_outside_macs_count_vision_projector_and_head():
 @pytest.mark.parametrize('kernels', ['plain', 'packed'])
 def test_the_command_line_compares_both_arms_and_writes_json(tmp_path, capsys, kernels):
     file = tmp_path / 'deep' / 'speed.json'
-    line = '--shape mini --layers 3 --steps 4 --key-every 4 --warm-up 1 --threads 1'
+    line = '--shape mini --layers 3 --layer 2 --steps 4 --key-every 4 --warm-up 1 --threads 1'
 
     status = speed.main([*line.split(), '--kernels', kernels, '--json', str(file)])
 
@@ -144,7 +144,7 @@ def test_speed_ups_weigh_key_steps_at_their_share():
     samples += [make_sample('safe', 'key', 104.0, 124.0, 1000)]
     samples += [make_sample('safe', 'pruned', 40.0, 60.0, 400)] * 3
 
-    summary = summarise(samples, key_every=4, outside_macs=200)
+    summary = summarise(samples, key_every=4, outside_macs=200, threads=2)
 
     assert summary['speed_up'] == pytest.approx(
         {
@@ -162,6 +162,19 @@ def test_speed_ups_weigh_key_steps_at_their_share():
     )
     assert summary['pruning_share_of_pruned_decode'] == pytest.approx(0.01)
     assert '2.50x' in as_text(summary)
+
+
+def test_a_disturbed_run_says_so():
+    # One second of processor time is all that two threads have in half a second.
+    def text(total):
+        samples = [
+            make_sample('none', 'full', 40.0, total, 1000),
+            make_sample('safe', 'pruned', 40.0, total, 400),
+        ]
+        return as_text(summarise(samples, key_every=0, outside_macs=0, threads=2))
+
+    assert 'WARNING' not in text(500.0)
+    assert 'WARNING the run had only 5% of its threads' in text(10_000.0)
 
 
 def test_a_random_checkpoint_is_loaded_like_a_real_one(tmp_path):
