@@ -85,17 +85,22 @@ def pruning_numbers(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
     }
 
 
-def rates(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """Return what was achieved while episodes ran, Hz; medians over seconds for the robot."""
-    duration_s = sum(episode.duration_s for episode in episodes)
+def rates(episodes: Sequence[EpisodeResult], second_s: float = 1.0) -> dict[str, Any]:
+    """Return what was achieved while episodes ran, per second of the robot's clock.
+
+    Args:
+        episodes: Episodes; the medians over their seconds count for the robot.
+        second_s: Wall-clock time that a second of the robot's clock took.
+    """
+    duration_s = sum(episode.duration_s for episode in episodes) / second_s
     # The first second of an episode also holds the change of scenes before it.
     robot = [values for episode in episodes for values in episode.robot[1:]]
     return {
         'inference_hz': round(sum(len(e.inferences) for e in episodes) / duration_s, 2)
         if duration_s
         else None,
-        'camera_hz': spread(robot, 'camera_hz').get('p50'),
-        'physics_hz': spread(robot, 'physics_hz').get('p50'),
+        'camera_hz': spread(robot, 'camera_hz', second_s).get('p50'),
+        'physics_hz': spread(robot, 'physics_hz', second_s).get('p50'),
     }
 
 

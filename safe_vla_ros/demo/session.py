@@ -162,10 +162,15 @@ class _Run:
                 self._display.end(result, result.numbers())
                 if filmed and method == options.methods[0]:
                     session.films[task] = _film(result, notes)
-                session.diagnostics[method] = {
-                    name: note.values for name, note in driver.diagnostics.items()
-                }
+                self._keep_diagnostics(method)
+        driver.refresh_diagnostics()
+        self._keep_diagnostics(method)
         driver.deactivate()
+
+    def _keep_diagnostics(self, method: str) -> None:
+        self._session.diagnostics[method] = {
+            name: note.values for name, note in self._driver.diagnostics.items()
+        }
 
     def _run_episode(self, method: str, task: str, seed: int) -> tuple[EpisodeResult, EpisodeNotes]:
         options, driver = self._options, self._driver

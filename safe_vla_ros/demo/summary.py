@@ -49,8 +49,10 @@ def make_summary(
         diagnostics: Per method, the last values by status name on ``/diagnostics``.
         complete: Whether every episode that was asked for has ended.
     """
+    # A second of the robot's clock, in seconds of wall clock.
+    second_s = 1.0 / options.real_time_factor if options.sim_time else 1.0
     methods = {
-        method: _method(found, diagnostics.get(method, {}))
+        method: _method(found, diagnostics.get(method, {}), second_s)
         for method, found in group_by(episodes, lambda episode: episode.method).items()
     }
     return {
@@ -116,7 +118,9 @@ def figures_table(summary: Mapping[str, Any]) -> Table:
 
 
 def _method(
-    episodes: Sequence[EpisodeResult], diagnostics: Mapping[str, Mapping[str, str]]
+    episodes: Sequence[EpisodeResult],
+    diagnostics: Mapping[str, Mapping[str, str]],
+    second_s: float,
 ) -> dict[str, Any]:
     control = _status(diagnostics, ': control')
     return {
@@ -127,7 +131,10 @@ def _method(
         },
         **pruning_numbers(episodes),
         'control': {key: _number(control[key]) for key in CONTROL_KEYS if key in control},
-        'rates': {'control_hz': _number(control.get('control_hz', 'none')), **rates(episodes)},
+        'rates': {
+            'control_hz': _number(control.get('control_hz', 'none')),
+            **rates(episodes, second_s),
+        },
     }
 
 

@@ -81,14 +81,11 @@ def compose(film: Film, stamp_s: float) -> UInt8Array:
     Returns:
         uint8 [H, W, 3], the same size at every moment of a film.
     """
-    height = max(_height(image) for _, image in (*film.camera[:1], *film.overlay[:1]))
-    views = [_view(_newest(frames, stamp_s), height) for frames in (film.camera, film.overlay)]
+    camera, overlay = _views(film, stamp_s)
+    height = max(len(camera) + BAR_PX, _height(_sample(film)))
     gap = np.full((height, GAP_PX, 3), BACKGROUND, np.uint8)
-    row = np.concatenate([views[0], gap, views[1]], axis=1)
-    bar = np.full((BAR_PX, row.shape[1], 3), BACKGROUND, np.uint8)
-    text = f'{stamp_s - film.camera[0][0]:5.2f} s   {film.caption}'
-    cv2.putText(bar, text, (10, 27), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (235,) * 3, 1, cv2.LINE_AA)
-    return np.concatenate([row, bar])
+    left = np.concatenate([camera, _bar(f'{_elapsed(film, stamp_s)}   {film.caption}')])
+    return np.concatenate([_pad(left, height), gap, _pad(overlay, height)], axis=1)
 
 
 def write_picture(films: Sequence[Film], path: Path) -> bool:
@@ -100,9 +97,16 @@ def write_picture(films: Sequence[Film], path: Path) -> bool:
     shown = [film for film in films if film.camera and film.overlay][:PICTURES]
     if not shown:
         return False
-    rows = [compose(film, film.overlay[len(film.overlay) * 2 // 3][0]) for film in shown]
+    columns = []
+    for film in shown:
+        stamp_s = film.overlay[len(film.overlay) * 2 // 3][0]
+        camera, overlay = _views(film, stamp_s)
+        columns.append(np.concatenate([camera, _bar(film.caption), overlay]))
+    height = max(map(len, columns))
+    gap = np.full((height, GAP_PX, 3), BACKGROUND, np.uint8)
+    pieces = [piece for column in columns for piece in (_pad(column, height), gap)][:-1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = np.concatenate(rows)
+    picture = np.concatenate(pieces, axis=1)
     encoded, data = cv2.imencode('.png', picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if encoded:
         path.write_bytes(data.tobytes())
@@ -115,17 +119,43 @@ def _newest(frames: Sequence[Stamped], stamp_s: float) -> UInt8Array | None:
     return older[-1] if older else None
 
 
+def _elapsed(film: Film, stamp_s: float) -> str:
+    return f'{stamp_s - film.camera[0][0]:5.2f} s'
+
+
+def _views(film: Film, stamp_s: float) -> tuple[UInt8Array, UInt8Array]:
+    """Return camera and overlay of a moment, ``VIEW_PX`` wide; dark before the first overlay."""
+    camera = _newest(film.camera, stamp_s)
+    overlay = _newest(film.overlay, stamp_s)
+    dark = np.full((_height(_sample(film)), VIEW_PX, 3), BACKGROUND, np.uint8)
+    shown = film.camera[0][1] if camera is None else camera
+    return _scale(shown), dark if overlay is None else _scale(overlay)
+
+
+def _sample(film: Film) -> UInt8Array:
+    """Return an image that has the shape of the overlays."""
+    return film.overlay[0][1] if film.overlay else film.camera[0][1]
+
+
 def _height(image: UInt8Array) -> int:
     """Return the height of an image that is ``VIEW_PX`` wide; even, as video needs it."""
     height, width = image.shape[:2]
     return 2 * round(VIEW_PX * int(height) / int(width) / 2)
 
 
-def _view(image: UInt8Array | None, height: int) -> UInt8Array:
-    canvas = np.full((height, VIEW_PX, 3), BACKGROUND, np.uint8)
-    if image is not None:
-        shrinks = image.shape[1] > VIEW_PX
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        resized = cv2.resize(image, (VIEW_PX, _height(image)), interpolation=method)
-        canvas[: len(resized)] = resized[:height]
-    return canvas
+def _scale(image: UInt8Array) -> UInt8Array:
+    method = cv2.INTER_AREA if image.shape[1] > VIEW_PX else cv2.INTER_CUBIC
+    resized = cv2.resize(image, (VIEW_PX, _height(image)), interpolation=method)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def _bar(text: str) -> UInt8Array:
+    bar = np.full((BAR_PX, VIEW_PX, 3), BACKGROUND, np.uint8)
+    cv2.putText(bar, text, (8, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235,) * 3, 1, cv2.LINE_AA)
+    return bar
+
+
+def _pad(image: UInt8Array, height: int) -> UInt8Array:
+    """Lengthen an image to a height with the background, or cut it."""
+    missing = np.full((max(0, height - len(image)), image.shape[1], 3), BACKGROUND, np.uint8)
+    return np.concatenate([image[:height], missing])

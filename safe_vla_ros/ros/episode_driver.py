@@ -208,6 +208,16 @@ class EpisodeDriver:
         note: Note = self._wait(ended, timeout_s, 'the end of the episode')
         return note
 
+    def refresh_diagnostics(self) -> None:
+        """Wait until ``diagnostics`` holds what the policy node says from now on."""
+        before = dict(self.diagnostics)
+        name = next((name for name in before if name.endswith(': control')), ': control')
+
+        def renewed() -> bool:
+            return self.diagnostics.get(name) is not before.get(name)
+
+        self._wait(renewed, 30.0, 'diagnostics of the policy node')
+
     def watch_pictures(self, topics: Mapping[str, str]) -> None:
         """Keep the images of topics in the notes, by the given names; nothing ends it."""
         for topic in self._watched:
