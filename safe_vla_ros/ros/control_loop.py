@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.timer import Timer
 
+NICENESS = -10
+"""Of the control thread, where the system allows it (`nice` in limits.conf): it goes before the
+inference thread when both want a core."""
+
 
 class ControlLoop:
     """Calls back at the control rate, in the node's time, and measures how punctually.
@@ -58,7 +62,7 @@ class ControlLoop:
             callback_group=MutuallyExclusiveCallbackGroup(),
             clock=self._node.get_clock(),
         )
-        self._spinner = Spinner(self._companion, 'control')
+        self._spinner = Spinner(self._companion, 'control', niceness=NICENESS)
 
     def stop(self) -> None:
         """End ticking; a tick that is running finishes first."""

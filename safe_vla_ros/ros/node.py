@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,9 @@ class PrunedPolicy(LifecycleNode):
             parameters.release()
             raise
         super().on_configure(state)
+        # A full collection would stop every thread for as long as it walks through torch.
+        gc.collect()
+        gc.freeze()
         self._status.publish_state(self._engine.state)
         self.get_logger().info(
             f'policy {spec.name} ({spec.kind}) is ready: cameras '
@@ -139,6 +143,7 @@ class PrunedPolicy(LifecycleNode):
         self._node_parameters.release()
         if engine is not None:
             engine.close()
+        gc.unfreeze()
 
     def _transition(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         """Run a transition; rclpy would swallow what it raises."""

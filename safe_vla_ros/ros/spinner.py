@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import traceback
 from typing import TYPE_CHECKING
@@ -17,17 +19,19 @@ LONGEST_WAIT_S = 1.0
 class Spinner:
     """Spins a node in its own thread.
 
-    A single-threaded executor: beside a busy inference thread a multi-threaded one was seen to
-    delay a 50 Hz timer two to three times as much.
+    A single-threaded executor: beside a busy inference thread on two cores a multi-threaded one was
+    seen to delay a 50 Hz timer two to three times as much (p99 12 to 14 ms instead of 5).
     """
 
-    def __init__(self, node: Node, name: str) -> None:
+    def __init__(self, node: Node, name: str, *, niceness: int = 0) -> None:
         """Begin to spin.
 
         Args:
             node: A node that no other executor spins.
             name: Name of the thread.
+            niceness: Of the thread; a negative one is taken where the system allows it.
         """
+        self._niceness = niceness
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         self._say_error = node.get_logger().error
@@ -53,6 +57,10 @@ class Spinner:
         return True
 
     def _spin(self) -> None:
+        if self._niceness:
+            # Linux knows a niceness per thread.
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
         while not self._ending.is_set() and self._executor.context.ok():
             self._spin_once()
 
