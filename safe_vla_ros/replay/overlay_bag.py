@@ -10,6 +10,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from safe_vla_ros.runtime.diagnostics import record_values, report_values, subtask_reset_values
+from safe_vla_ros.runtime.health import ERROR, OK, WARN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from safe_vla_ros.replay.method_run import Step
     from safe_vla_ros.runtime.controller import Command
+    from safe_vla_ros.runtime.inference import InferenceReport
     from safe_vla_ros.types import UInt8Array
 
 NODE = 'pruned_policy'
@@ -58,19 +60,21 @@ class OverlayBag:
     def write_step(self, step: Step) -> None:
         """Write ``~/inference``, ``~/pruning_ratio`` and ``~/subtask_reset`` of an inference."""
         report, record = step.report, step.report.record
-        stamp_s = report.observation_stamp_s
-        values = report_values(report)
+        level = OK if report.accepted else ERROR if report.error else WARN
+        text = 'played' if report.accepted else report.why_not
+        statuses = [self._status('inference', level, text, report_values(report))]
         if record is not None:
-            values |= record_values(record)
-            ratio = self._types['std_msgs/msg/Float32'](data=float(record.pruning_ratio))
-            self._write(step.method, 'pruning_ratio', ratio, step.end_s)
-            if record.key_step:
-                reset = subtask_reset_values(record, episode=report.episode, step=report.step)
-                message = self._status('subtask_reset', str(record.reason), reset, stamp_s)
-                self._write(step.method, 'subtask_reset', message, step.end_s)
-        text = 'accepted' if report.accepted else report.why_not
-        message = self._status('inference', text, values, stamp_s, warn=bool(report.error))
-        self._write(step.method, 'inference', message, step.end_s)
+            text = 'key step' if record.key_step else 'pruned'
+            statuses.append(self._status('pruning', OK, text, record_values(record)))
+        self._write(step.method, 'inference', self._array(report, statuses), step.end_s)
+        if record is None:
+            return
+        ratio = self._types['std_msgs/msg/Float32'](data=float(record.pruning_ratio))
+        self._write(step.method, 'pruning_ratio', ratio, step.end_s)
+        if record.key_step and record.reason is not None:
+            values = subtask_reset_values(record, episode=report.episode, step=report.step)
+            reset = self._status('subtask_reset', OK, record.reason, values)
+            self._write(step.method, 'subtask_reset', self._array(report, [reset]), step.end_s)
 
     def write_command(self, method: str, time_s: float, command: Command) -> None:
         """Write ``~/ee_twist`` or ``~/ee_target``, and ``~/gripper`` where it is due."""
@@ -158,25 +162,19 @@ class OverlayBag:
         )
         return self._types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
 
-    def _status(
-        self,
-        task: str,
-        text: str,
-        values: Mapping[str, str],
-        stamp_s: float,
-        *,
-        warn: bool = False,
-    ) -> Any:
+    def _status(self, task: str, level: int, text: str, values: Mapping[str, str]) -> Any:
         key_value = self._types['diagnostic_msgs/msg/KeyValue']
-        status = self._types['diagnostic_msgs/msg/DiagnosticStatus'](
-            level=int(warn),
+        return self._types['diagnostic_msgs/msg/DiagnosticStatus'](
+            level=level,
             name=f'{NODE}: {task}',
             message=text,
             hardware_id=self._hardware_id,
             values=[key_value(key=key, value=value) for key, value in values.items()],
         )
-        header = self._header(stamp_s, '')
-        return self._types['diagnostic_msgs/msg/DiagnosticArray'](header=header, status=[status])
+
+    def _array(self, report: InferenceReport, statuses: list[Any]) -> Any:
+        header = self._header(report.observation_stamp_s, '')
+        return self._types['diagnostic_msgs/msg/DiagnosticArray'](header=header, status=statuses)
 
 
 def encode_jpeg(image: UInt8Array) -> bytes:

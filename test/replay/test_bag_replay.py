@@ -182,7 +182,9 @@ def test_overlays_and_inferences_are_written_as_a_bag(build, robot, replay):
     safe = of_method(rows, 'safe')
     assert len(read['/pruned_policy/inference']) == len(safe)
     assert len(read['/none/pruned_policy/inference']) == len(of_method(rows, 'none'))
-    values = {v.key: v.value for v in read['/pruned_policy/inference'][0][1].status[0].values}
+    inference, pruning = read['/pruned_policy/inference'][0][1].status
+    assert inference.message == 'played'
+    values = {item.key: item.value for item in pruning.values}
     assert values['method'] == 'safe'
     assert values['reason'] == 'episode_start'
     ratios = [message.data for _, message in read['/pruned_policy/pruning_ratio']]
