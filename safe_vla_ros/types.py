@@ -271,7 +271,7 @@ class Policy(Protocol):
         """Run the model once.
 
         Args:
-            observation: What the robot sees; images and proprioception as the policy's settings say.
+            observation: What the robot sees, as the policy's settings say.
             memory: The episode's memory, from ``new_episode``; updated on a key step only.
             pruning: Settings for this inference.
 

@@ -210,7 +210,9 @@ def test_a_bad_parameter_at_start_ends_the_node_with_a_sentence(tmp_path):
     )  # fmt: skip
     with child:
         assert child.wait(PATIENCE_S) == 1
-    assert 'camera_rate_hz must be 1 to 80 Hz (Invalid parameter value (500.0)' in child.last_lines()
+    assert (
+        'camera_rate_hz must be 1 to 80 Hz (Invalid parameter value (500.0)' in child.last_lines()
+    )
 
 
 def test_an_integer_for_a_number_says_how_to_write_it(tmp_path):
