@@ -49,12 +49,13 @@ class Smoothness:
 
 
 class Agreement:
-    """Commands of the replay against those in the bag, at the same time.
+    """Commands of the replay against those in the bag, at the same time, while the bag's arm moves.
 
-    Tallied: ``recorded/linear_m_s`` and ``recorded/angular_rad_s`` (length of the difference),
-    ``recorded/direction`` (cosine, where both move), ``recorded/gripper`` (difference of openings),
-    and the counts ``recorded/ticks`` and ``recorded/only_recorded`` (the bag moves, the replay is
-    silent).
+    Where it stands, the recorded policy may have been paused or between two episodes, which no bag
+    tells. Tallied: ``recorded/linear_m_s``, ``recorded/angular_rad_s`` (length of the difference),
+    ``recorded/direction`` (cosine), ``recorded/gripper`` (difference of openings), and the counts
+    ``recorded/ticks``, ``recorded/only_recorded`` (the bag moves, the replay is silent) and
+    ``recorded/only_replayed`` (the replay moves, the bag stands).
     """
 
     def __init__(self) -> None:
@@ -77,17 +78,19 @@ class Agreement:
         if self._twist is None or time_s - self._twist[0] > RECORDED_TIMEOUT_S:
             return
         _, linear, angular = self._twist
-        moves = float(np.linalg.norm(linear)) > MOVING_M_S
+        recorded_speed = float(np.linalg.norm(linear))
+        speed = 0.0 if command is None else float(np.linalg.norm(command.linear_m_s))
+        if max(recorded_speed, float(np.linalg.norm(angular))) < MOVING_M_S:
+            tally.count('recorded/only_replayed', speed > MOVING_M_S)
+            return
         if command is None:
-            if moves:
-                tally.count('recorded/only_recorded')
+            tally.count('recorded/only_recorded')
             return
         tally.count('recorded/ticks')
         tally.add('recorded/linear_m_s', float(np.linalg.norm(command.linear_m_s - linear)))
         tally.add('recorded/angular_rad_s', float(np.linalg.norm(command.angular_rad_s - angular)))
-        speed = float(np.linalg.norm(command.linear_m_s))
-        if moves and speed > MOVING_M_S:
-            cosine = float(command.linear_m_s @ linear) / (speed * float(np.linalg.norm(linear)))
+        if min(speed, recorded_speed) > MOVING_M_S:
+            cosine = float(command.linear_m_s @ linear) / (speed * recorded_speed)
             tally.add('recorded/direction', cosine)
         if self._opening is not None and self._commanded_opening is not None:
             tally.add('recorded/gripper', abs(self._commanded_opening - self._opening))

@@ -98,6 +98,7 @@ def describe(tally: Tally) -> dict[str, Any]:
         'recorded': {
             'ticks': counts['recorded/ticks'],
             'only_recorded_ticks': counts['recorded/only_recorded'],
+            'only_replayed_ticks': counts['recorded/only_replayed'],
             'linear_m_s_rms': tally.get('recorded/linear_m_s').rms,
             'angular_rad_s_rms': tally.get('recorded/angular_rad_s').rms,
             'direction_cosine': tally.get('recorded/direction').mean,

@@ -57,10 +57,20 @@ def test_old_recorded_commands_are_not_compared():
     assert not tally.counts
 
 
-def test_standing_has_no_direction():
+def test_ticks_in_which_the_recorded_arm_stands_are_counted_apart():
     tally, agreement = Tally(), Agreement()
     agreement.record_twist(10.0, ZERO, ZERO)
+    for moving in (command(0.1), command(0.0), None):
+        agreement.compare(10.0, moving, tally)
+    assert tally.counts['recorded/only_replayed'] == 1
+    assert tally.counts['recorded/ticks'] == 0
+
+
+def test_a_turn_on_the_spot_has_no_direction():
+    tally, agreement = Tally(), Agreement()
+    agreement.record_twist(10.0, ZERO, np.array([0.0, 0.0, 0.5]))
     agreement.compare(10.0, command(0.1), tally)
+    assert tally.get('recorded/angular_rad_s').mean == pytest.approx(0.5)
     assert tally.get('recorded/direction').count == 0
 
 
