@@ -6,31 +6,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
 
-from safe_vla_ros.ros.inputs import overridable
 from safe_vla_ros.ros.messages import pose_message, twist_message
 
 if TYPE_CHECKING:
-    from rclpy.lifecycle import LifecycleNode
+    from rclpy.clock import Clock
 
+    from safe_vla_ros.ros.topics import Topics
     from safe_vla_ros.runtime import Command, ControlSettings
 
 
 class Commands:
     """Publishes commands while the node is active, or none in a dry run."""
 
-    def __init__(self, node: LifecycleNode, control: ControlSettings, *, dry_run: bool) -> None:
+    def __init__(
+        self, topics: Topics, clock: Clock, control: ControlSettings, *, dry_run: bool
+    ) -> None:
         """Advertise the topic of the command type, and the gripper's.
 
         Args:
-            node: Gets the publishers.
+            topics: Makes the publishers.
+            clock: Gives the stamps.
             control: Command type and frame.
             dry_run: Whether everything is held back.
         """
-        self._node = node
-        self._clock = node.get_clock()
+        self._clock = clock
         self._frame = control.command_frame
         self._dry_run = dry_run
         self._moved = False
@@ -39,12 +40,8 @@ class Commands:
             if control.command_type == 'twist'
             else (PoseStamped, '~/ee_target')
         )
-        self._motion = node.create_lifecycle_publisher(
-            kind, topic, QoSProfile(depth=1), qos_overriding_options=overridable()
-        )
-        self._gripper = node.create_lifecycle_publisher(
-            Float64, '~/gripper', QoSProfile(depth=1), qos_overriding_options=overridable()
-        )
+        self._motion = topics.advertise(kind, topic)
+        self._gripper = topics.advertise(Float64, '~/gripper')
         self._is_twist = kind is TwistStamped
 
     @property
@@ -74,8 +71,3 @@ class Commands:
         if self._moved and self._is_twist:
             stamp = self._clock.now().to_msg()
             self._motion.publish(twist_message(np.zeros(3), np.zeros(3), stamp, self._frame))
-
-    def close(self) -> None:
-        """End the publishers."""
-        self._node.destroy_lifecycle_publisher(self._motion)
-        self._node.destroy_lifecycle_publisher(self._gripper)

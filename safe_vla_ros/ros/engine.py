@@ -7,12 +7,14 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
+from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.ros.commands import Commands
 from safe_vla_ros.ros.control_loop import ControlLoop
 from safe_vla_ros.ros.image_fallback import cv_bridge_decoder
 from safe_vla_ros.ros.inputs import Inputs
 from safe_vla_ros.ros.overlays import Overlays
 from safe_vla_ros.ros.telemetry import Telemetry
+from safe_vla_ros.ros.topics import Topics
 from safe_vla_ros.runtime import PolicyRuntime, RuntimeState, SteadyClock
 from safe_vla_ros.runtime.health import OK, STATE_LEVELS, WARN
 from safe_vla_ros.runtime.worker import InferenceWorker
@@ -87,24 +89,15 @@ class Engine:
         )
         self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
         self._control = ControlLoop(node, settings.control_rate_hz, self._tick)
-        self._commands = Commands(node, resolved.control, dry_run=settings.dry_run)
-        self.inputs = Inputs(
-            node,
-            self.runtime,
-            cameras=resolved.policy.cameras,
-            image_transport=settings.image_transport,
-            on_image=self._worker.wake,
-        )
-        self.telemetry = Telemetry(
-            node,
-            self.inputs,
-            name=status.name,
-            hardware_id=settings.hardware_id,
-            frame_id=resolved.control.command_frame,
-        )
-        self._overlays = Overlays(node, self.inputs, settings, resolved.policy)
+        self._topics = Topics(node)
+        try:
+            self._open_topics(resolved)
+        except BaseException:
+            self._topics.close()
+            raise
         self._active = False
-        self._halting = threading.Lock()
+        self._leaving = False
+        self._switching = threading.Lock()
         self._told, self._told_s = INACTIVE, 0.0
 
     @property
@@ -129,15 +122,24 @@ class Engine:
 
     def activate(self) -> None:
         """Begin to work."""
-        self.runtime.activate()
-        self._active = True
-        self._worker.start()
-        self._overlays.start()
-        self._control.start()
+        with self._switching:
+            if self._leaving:
+                msg = 'the node is leaving'
+                raise SafeVlaError(msg)
+            self.runtime.activate()
+            self._active = True
+            self._worker.start()
+            self._overlays.start()
+            self._control.start()
 
-    def halt(self) -> None:
-        """Bring the arm to rest in steady time, with the publishers active; may be repeated."""
-        with self._halting:
+    def halt(self, *, leaving: bool = False) -> None:
+        """Bring the arm to rest in steady time, with the publishers active; from any thread.
+
+        Args:
+            leaving: Whether no activation may follow.
+        """
+        with self._switching:
+            self._leaving = self._leaving or leaving
             if not self._active:
                 return
             deadline_s = time.monotonic() + LONGEST_HALT_S
@@ -167,10 +169,30 @@ class Engine:
     def close(self) -> None:
         """Halt, and end every topic."""
         self.deactivate()
-        self.inputs.close()
-        self._commands.close()
-        self.telemetry.close()
-        self._overlays.close()
+        self._topics.close()
+
+    def _open_topics(self, resolved: Resolved) -> None:
+        node, settings = self._node, resolved.node
+        self._commands = Commands(
+            self._topics, node.get_clock(), resolved.control, dry_run=settings.dry_run
+        )
+        self.inputs = Inputs(
+            node,
+            self._topics,
+            self.runtime,
+            cameras=resolved.policy.cameras,
+            image_transport=settings.image_transport,
+            on_image=self._worker.wake,
+        )
+        self.telemetry = Telemetry(
+            node,
+            self._topics,
+            self.inputs,
+            name=self._status.name,
+            hardware_id=settings.hardware_id,
+            frame_id=resolved.control.command_frame,
+        )
+        self._overlays = Overlays(node, self._topics, self.inputs, settings, resolved.policy)
 
     def _tick(self) -> None:
         try:

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import (
-    QoSCompatibility,
-    QoSPolicyKind,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_check_compatible,
-)
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header, String
 
@@ -25,24 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rclpy.node import Node
-    from rclpy.subscription import Subscription
 
+    from safe_vla_ros.ros.topics import Topics
     from safe_vla_ros.runtime import PolicyRuntime
 
 THROTTLE_S = 2.0
 HEADERS_KEPT = 200
-
-
-def overridable() -> QoSOverridingOptions:
-    """Let users override the QoS of a topic by ``qos_overrides`` parameters."""
-    return QoSOverridingOptions(
-        (
-            QoSPolicyKind.HISTORY,
-            QoSPolicyKind.DEPTH,
-            QoSPolicyKind.RELIABILITY,
-            QoSPolicyKind.DURABILITY,
-        )
-    )
 
 
 class Inputs:
@@ -51,6 +32,7 @@ class Inputs:
     def __init__(
         self,
         node: Node,
+        topics: Topics,
         runtime: PolicyRuntime,
         *,
         cameras: Sequence[str],
@@ -60,19 +42,20 @@ class Inputs:
         """Subscribe.
 
         Args:
-            node: Gets the subscriptions.
+            node: Logs, and knows the publishers of a topic.
+            topics: Makes the subscriptions.
             runtime: Gets the messages.
             cameras: Names that prefix the image topics.
             image_transport: ``raw`` or ``compressed``.
             on_image: Called after an image was stored.
         """
         self._node = node
+        self._topics = topics
         self._runtime = runtime
         self._on_new_image = on_image
         self._headers: dict[str, deque[Header]] = {
             camera: deque(maxlen=HEADERS_KEPT) for camera in cameras
         }
-        self._subscriptions: list[Subscription] = []
         self._suspects: set[str] = set()
         kind, suffix = (Image, '') if image_transport == 'raw' else (CompressedImage, '/compressed')
         for camera in cameras:
@@ -81,12 +64,6 @@ class Inputs:
         self._subscribe(PoseStamped, 'ee_pose', self._on_pose)
         self._subscribe(JointState, 'joint_states', self._on_joints)
         self._subscribe(String, 'instruction', self._on_instruction, reliable=True)
-
-    def close(self) -> None:
-        """End every subscription."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions.clear()
 
     def header_of(self, camera: str, stamp_s: float) -> Header:
         """Return the header of a recent image, with its stamp to the nanosecond.
@@ -103,7 +80,7 @@ class Inputs:
     def incompatible_qos(self) -> dict[str, int]:
         """Return how many publishers cannot be heard for their QoS now, by topic."""
         counts: dict[str, int] = {}
-        for subscription in self._subscriptions:
+        for subscription in self._topics.subscriptions:
             topic = subscription.topic_name
             if topic not in self._suspects:
                 continue
@@ -120,19 +97,13 @@ class Inputs:
         self, kind: Any, topic: str, callback: Callable[[Any], None], *, reliable: bool = False
     ) -> None:
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        name = self._node.resolve_topic_name(topic)
-        self._subscriptions.append(
-            self._node.create_subscription(
-                kind,
-                topic,
-                callback,
-                QoSProfile(depth=1, reliability=reliability),
-                event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=partial(self._on_incompatible_qos, name)
-                ),
-                qos_overriding_options=overridable(),
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=partial(
+                self._on_incompatible_qos, self._node.resolve_topic_name(topic)
             )
         )
+        qos = QoSProfile(depth=1, reliability=reliability)
+        self._topics.subscribe(kind, topic, callback, qos, events)
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
         self._headers[camera].append(message.header)

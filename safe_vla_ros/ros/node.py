@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool, Trigger
 
 from safe_vla_ros.errors import SafeVlaError
-from safe_vla_ros.ros.engine import Engine
+from safe_vla_ros.ros.engine import INACTIVE, Engine
 from safe_vla_ros.ros.parameters import NodeParameters
 from safe_vla_ros.ros.policy_source import (
     PolicySource,
@@ -19,6 +19,7 @@ from safe_vla_ros.ros.policy_source import (
 )
 from safe_vla_ros.ros.status import Status
 from safe_vla_ros.ros.warm_up import warm_up
+from safe_vla_ros.runtime import RuntimeState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from safe_vla_ros.runtime.parameters import Resolved
 
+UNCONFIGURED = RuntimeState('waiting', 'the node is not configured')
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -46,6 +48,7 @@ class PrunedPolicy(LifecycleNode):
         self._leaving = False
         self._node_parameters = NodeParameters(self, self._apply)
         self._status = Status(self, self._hardware_id, lambda: self._engine)
+        self._status.publish_state(UNCONFIGURED)
         self.create_service(Trigger, '~/reset_episode', self._on_reset_episode)
         self.create_service(SetBool, '~/pause', self._on_pause)
         for refusal in self._node_parameters.refusals.values():
@@ -84,7 +87,7 @@ class PrunedPolicy(LifecycleNode):
         self._leaving = True
         engine = self._engine
         if engine is not None:
-            engine.halt()
+            engine.halt(leaving=True)
 
     def leave(self) -> None:
         """Halt, and end the threads of inference and overlays."""
@@ -116,7 +119,7 @@ class PrunedPolicy(LifecycleNode):
         # A full collection would stop every thread for as long as it walks through torch.
         gc.collect()
         gc.freeze()
-        self._status.publish_state(self._engine.state)
+        self._status.publish_state(INACTIVE)
         self.get_logger().info(
             f'policy {spec.name} ({spec.kind}) is ready: cameras '
             f'{", ".join(resolved.policy.cameras)}; {resolved.control.execute_steps} of '
@@ -144,6 +147,7 @@ class PrunedPolicy(LifecycleNode):
         if engine is not None:
             engine.close()
         gc.unfreeze()
+        self._status.publish_state(UNCONFIGURED)
 
     def _transition(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         """Run a transition; rclpy would swallow what it raises."""

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
-from safe_vla_ros.ros.inputs import overridable
 from safe_vla_ros.ros.messages import image_message, jpeg_message
 from safe_vla_ros.runtime.overlay import TokenArea, render_record
 
 if TYPE_CHECKING:
-    from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+    from rclpy.lifecycle import LifecyclePublisher
+    from rclpy.node import Node
 
     from safe_vla_ros.ros.inputs import Inputs
+    from safe_vla_ros.ros.topics import Topics
     from safe_vla_ros.runtime import InferenceReport
     from safe_vla_ros.runtime.parameters import NodeSettings
     from safe_vla_ros.types import PolicySettings, PruningRecord, UInt8Array
@@ -38,12 +38,20 @@ class _Camera:
         return bool(self.raw.get_subscription_count() or self.compressed.get_subscription_count())
 
 
+def _advertise(topics: Topics, camera: str) -> _Camera:
+    topic = f'~/saliency/{camera}/image_raw'
+    return _Camera(
+        topics.advertise(Image, topic), topics.advertise(CompressedImage, f'{topic}/compressed')
+    )
+
+
 class Overlays:
     """Draws the newest inference in a thread of its own, at a limited rate."""
 
     def __init__(
         self,
-        node: LifecycleNode,
+        node: Node,
+        topics: Topics,
         inputs: Inputs,
         settings: NodeSettings,
         policy: PolicySettings,
@@ -56,7 +64,7 @@ class Overlays:
             crop_fraction=CENTER_CROP_SIDE if policy.center_crop else 1.0,
             rotate_180=policy.rotate_180,
         )
-        self._cameras = {camera: self._advertise(camera) for camera in policy.cameras}
+        self._cameras = {camera: _advertise(topics, camera) for camera in policy.cameras}
         self._changed = threading.Condition()
         self._newest: InferenceReport | None = None
         self._ending = False
@@ -89,23 +97,6 @@ class Overlays:
             with self._changed:
                 self._newest = report
                 self._changed.notify()
-
-    def close(self) -> None:
-        """End the publishers."""
-        for camera in self._cameras.values():
-            self._node.destroy_lifecycle_publisher(camera.raw)
-            self._node.destroy_lifecycle_publisher(camera.compressed)
-
-    def _advertise(self, camera: str) -> _Camera:
-        topic = f'~/saliency/{camera}/image_raw'
-        return _Camera(
-            *(
-                self._node.create_lifecycle_publisher(
-                    kind, name, QoSProfile(depth=1), qos_overriding_options=overridable()
-                )
-                for kind, name in ((Image, topic), (CompressedImage, f'{topic}/compressed'))
-            )
-        )
 
     def _draw_newest(self) -> None:
         drawn_s = -math.inf

@@ -49,7 +49,8 @@ class Spinner:
             Whether the thread has ended.
         """
         self._ending.set()
-        self._executor.wake()
+        # Waking the executor would only make it wait again; a task makes it return.
+        self._executor.create_task(lambda: None)
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             return False

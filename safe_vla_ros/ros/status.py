@@ -10,8 +10,8 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from safe_vla_ros.ros.inputs import overridable
 from safe_vla_ros.ros.messages import status_message
+from safe_vla_ros.ros.topics import overridable
 from safe_vla_ros.runtime import RuntimeState, diagnostics, health
 
 if TYPE_CHECKING:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
-from rclpy.qos import QoSProfile
 from std_msgs.msg import Float32
 
-from safe_vla_ros.ros.inputs import overridable
 from safe_vla_ros.ros.messages import path_message, status_message, time_message
 from safe_vla_ros.runtime import diagnostics
 from safe_vla_ros.runtime.health import ERROR, OK, WARN
 
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Time
-    from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+    from rclpy.node import Node
 
     from safe_vla_ros.ros.inputs import Inputs
+    from safe_vla_ros.ros.topics import Topics
     from safe_vla_ros.runtime import InferenceReport, Pose
     from safe_vla_ros.types import PruningRecord
 
@@ -30,12 +29,20 @@ class Telemetry:
     """Publishes what became of every inference, and counts what pruning did."""
 
     def __init__(
-        self, node: LifecycleNode, inputs: Inputs, *, name: str, hardware_id: str, frame_id: str
+        self,
+        node: Node,
+        topics: Topics,
+        inputs: Inputs,
+        *,
+        name: str,
+        hardware_id: str,
+        frame_id: str,
     ) -> None:
         """Advertise the topics.
 
         Args:
-            node: Gets the publishers.
+            node: Logs, and gives the time.
+            topics: Makes the publishers.
             inputs: Knows the exact stamps of images.
             name: The node's name in the statuses.
             hardware_id: Of the statuses.
@@ -44,10 +51,10 @@ class Telemetry:
         self._node = node
         self._inputs = inputs
         self._name, self._hardware_id, self._frame = name, hardware_id, frame_id
-        self._ratio = self._advertise(Float32, '~/pruning_ratio', 10)
-        self._resets = self._advertise(DiagnosticArray, '~/subtask_reset', 10)
-        self._inferences = self._advertise(DiagnosticArray, '~/inference', 10)
-        self._path = self._advertise(Path, '~/planned_path', 1)
+        self._ratio = topics.advertise(Float32, '~/pruning_ratio', 10)
+        self._resets = topics.advertise(DiagnosticArray, '~/subtask_reset', 10)
+        self._inferences = topics.advertise(DiagnosticArray, '~/inference', 10)
+        self._path = topics.advertise(Path, '~/planned_path')
         self._lock = threading.Lock()
         self._counts = diagnostics.PruningCounts()
         self._report: InferenceReport | None = None
@@ -90,16 +97,6 @@ class Telemetry:
         with self._lock:
             record, counts = self._record, self._counts.values()
         return {**(diagnostics.record_values(record) if record is not None else {}), **counts}
-
-    def close(self) -> None:
-        """End the publishers."""
-        for publisher in (self._ratio, self._resets, self._inferences, self._path):
-            self._node.destroy_lifecycle_publisher(publisher)
-
-    def _advertise(self, kind: Any, topic: str, depth: int) -> LifecyclePublisher:
-        return self._node.create_lifecycle_publisher(
-            kind, topic, QoSProfile(depth=depth), qos_overriding_options=overridable()
-        )
 
     def _stamp(self, report: InferenceReport) -> Time:
         if report.observation is not None:

@@ -153,3 +153,19 @@ def test_bad_value_at_the_start_fails_configure_and_can_be_mended(start_node, ov
 def test_misspelt_parameter_at_the_start_is_told(start_node):
     with start_node(max_linear_sped=0.1) as bench:
         bench.robot.wait_log('did you mean max_linear_speed?')
+
+
+def test_bad_qos_override_fails_configure_and_leaves_no_topic_behind(start_node):
+    with start_node() as bench:
+        robot = bench.robot
+        topic = f'{robot.name}/saliency/wrist/image_raw/compressed'
+        bench.node.declare_parameter(f'qos_overrides.{topic}.publisher.reliability', 'perhaps')
+        assert not robot.transition('configure')
+        robot.wait_log('Unexpected QoS override for policy `reliability`: `perhaps`')
+        twist, image = f'{robot.name}/ee_twist', robot.images['front'].topic_name
+        robot.wait(
+            lambda: (
+                not robot.node.count_publishers(twist) and not robot.node.count_subscribers(image)
+            ),
+            'the end of the topics',
+        )
