@@ -33,7 +33,7 @@ from safe_vla_ros.ros.spinner import Spinner
 DOMAIN = 100 + os.getpid() % 60
 PATIENCE_S = 20.0
 FEED_PERIOD_S = 0.04
-SILENT_TICKS = 12
+SILENT_TICKS = 8
 CAMERAS = ('front', 'wrist')
 TRANSITIONS = {
     'configure': Transition.TRANSITION_CONFIGURE,

@@ -55,8 +55,6 @@ def resized(height, width):
 BAD = {
     'size': (resized(25, 32), 'bytes of data'),
     'zero size': (resized(0, 0), 'both must be at least 1'),
-    'no data': (raw('rgb8', b'', 18), '0 bytes of data'),
-    'step': (raw('rgb8', RED.tobytes(), 17), 'step 17'),
     'encoding': (raw('16UC1', RED.tobytes(), 18), "encoding '16UC1'"),
 }
 
