@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status: 0 at the end, 1 after an error, 130 when interrupted.
     """
     options = parse_options(arguments)
+    # SIGINT, too: a shell that starts it in the background has it ignored.
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     session, status = Session(), 0
     display = Display(options.tasks, options.methods, options.episodes)
