@@ -1,5 +1,7 @@
 """Starts the node pruned_policy and takes it to active."""
 
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
@@ -17,6 +19,8 @@ from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
+
+from safe_vla_ros.replay.topics import read_remappings
 
 ARGUMENTS = (
     (
@@ -52,12 +56,14 @@ def make_actions(context):
     if given('dry_run'):
         explicit['dry_run'] = is_true(given('dry_run'))
     files = [given('params_file')] if given('params_file') else []
+    remappings = read_remappings(Path(files[0])) if files else {}
     node = LifecycleNode(
         package='safe_vla_ros',
         executable='pruned_policy',
         name='pruned_policy',
         namespace=given('namespace'),
         parameters=[*files, explicit],
+        remappings=list(remappings.items()),
         arguments=['--ros-args', '--log-level', given('log_level')],
         output='screen',
         emulate_tty=True,

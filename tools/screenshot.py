@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument('picture', type=Path, help='the PNG to write')
     parser.add_argument('--width', type=int, default=1040, help='pixels (1040)')
     parser.add_argument('--height', type=int, default=3000, help='pixels (3000)')
+    parser.add_argument('--crop', type=int, nargs=2, metavar=('TOP', 'BOTTOM'), help='rows to keep')
     parser.add_argument('--timeout', type=float, default=120.0, help='seconds (120)')
     options = parser.parse_args()
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -50,7 +51,14 @@ def main() -> int:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-    return 0 if options.picture.exists() else 1
+    if not options.picture.exists():
+        return 1
+    if options.crop:
+        import cv2  # noqa: PLC0415  (not needed for a whole page)
+
+        picture = cv2.imread(str(options.picture))
+        cv2.imwrite(str(options.picture), picture[slice(*options.crop)])
+    return 0
 
 
 if __name__ == '__main__':

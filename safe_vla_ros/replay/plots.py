@@ -98,6 +98,16 @@ def line_plot(
     return _svg(parts, height) + legend(drawn, has_marks=bool(marks))
 
 
+def as_steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points of a curve that keeps each value until the next point."""
+    steps: list[tuple[float, float]] = []
+    for time_s, value in points:
+        if steps:
+            steps.append((time_s, steps[-1][1]))
+        steps.append((time_s, value))
+    return steps
+
+
 def legend(curves: Sequence[Curve], *, has_marks: bool = False) -> str:
     """Name the curves, each with a piece of its line."""
     items = [

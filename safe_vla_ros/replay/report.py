@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from safe_vla_ros.replay.plots import (
     DASHES,
     Curve,
     Mark,
+    as_steps,
     line_plot,
     stacked_bars,
     state_band,
@@ -118,7 +120,7 @@ def _bag(result: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -
     yield from _similarity(methods, traces, duration_s)
     yield '<h3>Share of visual tokens kept</h3>'
     yield line_plot(
-        _curves(methods, traces, 'kept_share'),
+        [replace(c, points=as_steps(c.points)) for c in _curves(methods, traces, 'kept_share')],
         duration_s=duration_s,
         label='kept share',
         limits=(0.0, 1.05),

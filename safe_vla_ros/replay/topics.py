@@ -106,9 +106,13 @@ def read_remappings(path: Path) -> dict[str, str]:
             corner/image_raw: /front_camera/color/image_raw
 
     Raises:
-        ReplayError: The section is not a mapping of names to topics.
+        ReplayError: The file cannot be read, or the section is no mapping of names to topics.
     """
-    content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f'parameter file {path} cannot be read as YAML: {error}'
+        raise ReplayError(msg) from error
     section = content.get(REMAPPINGS, {}) if isinstance(content, dict) else {}
     section = section.get('ros__parameters', section) if isinstance(section, dict) else section
     if not isinstance(section, dict) or not all(isinstance(v, str) for v in section.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -209,8 +210,15 @@ def _heat(
         return None
     low, high = shown_range or score_range({'': scores}) or (0.0, 1.0)
     level = np.clip((scores - low) / max(high - low, 1e-12), 0, 1)
-    coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    return np.asarray(coloured[..., ::-1], np.float32)
+    return np.asarray(_viridis()[(level * 255).astype(np.uint8)], np.float32)
+
+
+@lru_cache(maxsize=1)
+def _viridis() -> NDArray[np.float32]:
+    """Return the colours of levels 0..255, float32 [256, 3] RGB."""
+    levels = np.arange(256, dtype=np.uint8)[:, None]
+    coloured = cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS)
+    return np.asarray(coloured[:, 0, ::-1], np.float32)
 
 
 def _blend(

@@ -168,3 +168,12 @@ def test_remappings_are_read_from_the_robots_file(tmp_path):
     path.write_text('remappings: [1]\n')
     with pytest.raises(ReplayError, match='must map names to topics'):
         read_remappings(path)
+
+
+@pytest.mark.parametrize('content', [None, 'a: [1', b'\xff\xfe'])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / 'robot.yaml'
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ReplayError, match=r'robot\.yaml cannot be read'):
+        read_remappings(path)
