@@ -144,20 +144,20 @@ class _Replay:
     def on_step(self, step: Step, tally: Tally) -> None:
         """Write an inference everywhere."""
         self.rows.write(make_row(step, tally, bag=self.task.key, start_s=self.engine.start_s))
-        self.overlay_bag.write_step(step)
+        self.overlay_bag.write_step(step, self.engine.header_of(step.report.observation_stamp_s))
         if self.painter is None:
             return
         overlays = self.painter.draw(step)
         self.strips[step.method].add(step, overlays, start_s=self.engine.start_s)
         compressed = self.setup.settings.overlays.transport == 'compressed'
         observation = step.report.observation
+        stamps = observation.image_stamps_s if observation else {}
         for camera, overlay in overlays.items():
             self.overlay_bag.write_overlay(
                 step,
                 camera,
                 overlay,
-                stamp_s=observation.image_stamps_s[camera] if observation else step.end_s,
-                frame_id=self.engine.frames.get(camera, ''),
+                header=self.engine.header_of(stamps[camera], camera),
                 jpeg=encode_jpeg(overlay) if compressed else None,
             )
 

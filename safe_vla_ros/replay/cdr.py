@@ -18,17 +18,28 @@ if TYPE_CHECKING:
 NANOSECONDS = 1_000_000_000
 
 
-class Stamped(NamedTuple):
-    """A message with a header.
+class Header(NamedTuple):
+    """A std_msgs/Header.
 
     Attributes:
-        stamp_s: Header stamp, seconds.
-        frame_id: Frame of the header.
-        value: What the message holds: see ``READERS``.
+        seconds, nanoseconds: Stamp.
+        frame_id: Frame.
     """
 
-    stamp_s: float
+    seconds: int
+    nanoseconds: int
     frame_id: str
+
+    @property
+    def stamp_s(self) -> float:
+        """Stamp in seconds, rounded as the node rounds it."""
+        return self.seconds + self.nanoseconds * 1e-9
+
+
+class Stamped(NamedTuple):
+    """A message with a header; what it holds is said by ``READERS``."""
+
+    header: Header
     value: object
 
 
@@ -92,14 +103,14 @@ class _Cursor:
         """Read a string."""
         return bytes(self.take(self.uint())).rstrip(b'\0').decode()
 
-    def header(self) -> tuple[float, str]:
-        """Read a std_msgs/Header: stamp in seconds and frame."""
+    def header(self) -> Header:
+        """Read a std_msgs/Header."""
         (seconds,) = self.numbers('i')
-        return seconds + self.uint() * 1e-9, self.text()
+        return Header(int(seconds), self.uint(), self.text())
 
 
 def _image(cursor: _Cursor) -> Stamped:
-    stamp_s, frame_id = cursor.header()
+    header = cursor.header()
     height, width = cursor.uint(), cursor.uint()
     encoding = cursor.text()
     (is_bigendian,) = cursor.numbers('B')
@@ -113,33 +124,33 @@ def _image(cursor: _Cursor) -> Stamped:
         is_bigendian=bool(is_bigendian),
         data=data,
     )
-    return Stamped(stamp_s, frame_id, image)
+    return Stamped(header, image)
 
 
 def _compressed_image(cursor: _Cursor) -> Stamped:
-    stamp_s, frame_id = cursor.header()
+    header = cursor.header()
     image_format = cursor.text()
     image = CompressedImage(format=image_format, data=cursor.take(cursor.uint()))
-    return Stamped(stamp_s, frame_id, image)
+    return Stamped(header, image)
 
 
 def _pose(cursor: _Cursor) -> Stamped:
-    stamp_s, frame_id = cursor.header()
+    header = cursor.header()
     numbers = cursor.numbers('d', 7)
-    return Stamped(stamp_s, frame_id, Pose(numbers[:3], numbers[3:]))
+    return Stamped(header, Pose(numbers[:3], numbers[3:]))
 
 
 def _joints(cursor: _Cursor) -> Stamped:
-    stamp_s, frame_id = cursor.header()
+    header = cursor.header()
     names = tuple(cursor.text() for _ in range(cursor.uint()))
     positions = cursor.numbers('d', count) if (count := cursor.uint()) else ()
-    return Stamped(stamp_s, frame_id, Joints(names, positions))
+    return Stamped(header, Joints(names, positions))
 
 
 def _twist(cursor: _Cursor) -> Stamped:
-    stamp_s, frame_id = cursor.header()
+    header = cursor.header()
     numbers = cursor.numbers('d', 6)
-    return Stamped(stamp_s, frame_id, Twist(numbers[:3], numbers[3:]))
+    return Stamped(header, Twist(numbers[:3], numbers[3:]))
 
 
 def _first_status(cursor: _Cursor) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safe_vla_ros.replay.cdr import Joints, Pose, Stamped, Twist, read_message
+from safe_vla_ros.replay.cdr import Header, Joints, Pose, Stamped, Twist, read_message
 from safe_vla_ros.replay.errors import MessageError
 from safe_vla_ros.replay.images import SharedImage, check_encoding
 from safe_vla_ros.replay.setup import STAMP_CLOCK
@@ -26,6 +26,8 @@ LARGEST_DISORDER_S = 0.1
 """Messages this much out of order are taken as simultaneous; more is a jump of the clock."""
 
 CLOCKS_APART_S = 0.5
+
+REMEMBERED_HEADERS = 256
 
 
 class Engine:
@@ -56,7 +58,7 @@ class Engine:
         self.messages = 0
         self.start_s = 0.0
         self.notes: list[str] = []
-        self.frames: dict[str, str] = {}
+        self._headers: dict[str, OrderedDict[float, Header]] = {}
         self._routes = routes.by_topic
         self._period_s = period_s
         self._use_stamps = time_source == STAMP_CLOCK
@@ -70,6 +72,20 @@ class Engine:
     def played_s(self) -> float:
         """Time that was played, seconds."""
         return self._before_jumps_s + self.clock.now_s() - self._first_tick_s
+
+    def header_of(self, stamp_s: float, camera: str | None = None) -> Header:
+        """Return the header of a recent image, exact to the nanosecond.
+
+        Args:
+            stamp_s: Its stamp, seconds.
+            camera: Its camera; None for any that has an image of that stamp.
+        """
+        cameras = self._headers if camera is None else (camera,)
+        for name in cameras:
+            if stamp_s in self._headers[name]:
+                return self._headers[name][stamp_s]
+        nanoseconds = max(0, round(stamp_s * 1e9))
+        return Header(nanoseconds // 10**9, nanoseconds % 10**9, '')
 
     def play(self, messages: Iterable[BagMessage], keep_going: Callable[[float], bool]) -> bool:
         """Play messages to the end.
@@ -121,7 +137,7 @@ class Engine:
     def _time_of(self, message: BagMessage, content: object) -> float:
         if not isinstance(content, Stamped):
             return self.clock.now_s() if self._use_stamps and self._ticks else message.time_s
-        stamp_s = content.stamp_s
+        stamp_s = content.header.stamp_s
         if stamp_s < self._stamps.get(message.topic, -math.inf):
             self._skip(f'header stamp goes back on {message.topic}')
         elif message.topic not in self._stamps and not self._use_stamps:
@@ -205,14 +221,14 @@ class Engine:
                 run.agreement.record_gripper(content)
 
     def _deliver_stamped(self, route: Route, content: Stamped) -> None:
-        value, stamp_s = content.value, content.stamp_s
+        value, stamp_s = content.value, content.header.stamp_s
         if isinstance(value, Pose):
             for run in self.runs:
                 run.runtime.put_pose(
                     value.position,
                     value.quaternion_xyzw,
                     stamp_s=stamp_s,
-                    frame_id=content.frame_id,
+                    frame_id=content.header.frame_id,
                 )
         elif isinstance(value, Joints):
             for run in self.runs:
@@ -225,12 +241,16 @@ class Engine:
             self._deliver_image(route, content)
 
     def _deliver_image(self, route: Route, content: Stamped) -> None:
-        if route.camera not in self.frames:
+        if route.camera not in self._headers:
             check_encoding(route.camera, route.topic, content.value)
-            self.frames[route.camera] = content.frame_id
+            self._headers[route.camera] = OrderedDict()
+        headers, stamp_s = self._headers[route.camera], content.header.stamp_s
+        headers[stamp_s] = content.header
+        if len(headers) > REMEMBERED_HEADERS:
+            headers.popitem(last=False)
         image = SharedImage(content.value)  # type: ignore[arg-type]
         for run in self.runs:
-            run.runtime.put_image(route.camera, image.as_image(), stamp_s=content.stamp_s)
+            run.runtime.put_image(route.camera, image.as_image(), stamp_s=stamp_s)
 
     def _skip(self, reason: str, example: str = '') -> None:
         if example and reason not in self.skipped:

@@ -9,6 +9,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from safe_vla_ros.replay.cdr import Header
 from safe_vla_ros.runtime.diagnostics import record_values, report_values, subtask_reset_values
 from safe_vla_ros.runtime.health import ERROR, OK, WARN
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from safe_vla_ros.replay.method_run import Step
     from safe_vla_ros.runtime.controller import Command
-    from safe_vla_ros.runtime.inference import InferenceReport
     from safe_vla_ros.types import UInt8Array
 
 NODE = 'pruned_policy'
@@ -57,8 +57,13 @@ class OverlayBag:
         """Leave the recording unfinished, without its index."""
         self._writer.abort()
 
-    def write_step(self, step: Step) -> None:
-        """Write ``~/inference``, ``~/pruning_ratio`` and ``~/subtask_reset`` of an inference."""
+    def write_step(self, step: Step, header: Header) -> None:
+        """Write ``~/inference``, ``~/pruning_ratio`` and ``~/subtask_reset`` of an inference.
+
+        Args:
+            step: The inference.
+            header: Of its oldest image; the messages have its stamp.
+        """
         report, record = step.report, step.report.record
         level = OK if report.accepted else ERROR if report.error else WARN
         text = 'played' if report.accepted else report.why_not
@@ -66,7 +71,7 @@ class OverlayBag:
         if record is not None:
             text = 'key step' if record.key_step else 'pruned'
             statuses.append(self._status('pruning', OK, text, record_values(record)))
-        self._write(step.method, 'inference', self._array(report, statuses), step.end_s)
+        self._write(step.method, 'inference', self._array(header, statuses), step.end_s)
         if record is None:
             return
         ratio = self._types['std_msgs/msg/Float32'](data=float(record.pruning_ratio))
@@ -74,7 +79,7 @@ class OverlayBag:
         if record.key_step and record.reason is not None:
             values = subtask_reset_values(record, episode=report.episode, step=report.step)
             reset = self._status('subtask_reset', OK, record.reason, values)
-            self._write(step.method, 'subtask_reset', self._array(report, [reset]), step.end_s)
+            self._write(step.method, 'subtask_reset', self._array(header, [reset]), step.end_s)
 
     def write_command(self, method: str, time_s: float, command: Command) -> None:
         """Write ``~/ee_twist`` or ``~/ee_target``, and ``~/gripper`` where it is due."""
@@ -85,7 +90,7 @@ class OverlayBag:
                 linear=vector(*command.linear_m_s.tolist()),
                 angular=vector(*command.angular_rad_s.tolist()),
             )
-            header = self._header(time_s, self._command_frame)
+            header = self._header(_command_header(time_s, self._command_frame))
             message = types['geometry_msgs/msg/TwistStamped'](header=header, twist=twist)
             self._write(method, 'ee_twist', message, time_s)
         else:
@@ -95,7 +100,7 @@ class OverlayBag:
                     *command.target.quaternion_xyzw.tolist()
                 ),
             )
-            header = self._header(time_s, self._command_frame)
+            header = self._header(_command_header(time_s, self._command_frame))
             message = types['geometry_msgs/msg/PoseStamped'](header=header, pose=pose)
             self._write(method, 'ee_target', message, time_s)
         if command.gripper is not None:
@@ -108,8 +113,7 @@ class OverlayBag:
         camera: str,
         overlay: UInt8Array,
         *,
-        stamp_s: float,
-        frame_id: str,
+        header: Header,
         jpeg: bytes | None,
     ) -> None:
         """Write ``~/saliency/<camera>/image_raw``, or ``.../compressed`` when a JPEG is given.
@@ -118,22 +122,20 @@ class OverlayBag:
             step: The inference that it shows.
             camera: Camera.
             overlay: uint8 [H, W, 3] RGB.
-            stamp_s: Stamp of the source image, seconds.
-            frame_id: Frame of the source image.
+            header: Of the source image.
             jpeg: The overlay as JPEG, or None to write it raw.
         """
         name = f'saliency/{camera}/image_raw'
-        header = self._header(stamp_s, frame_id)
         if jpeg is not None:
             message = self._types['sensor_msgs/msg/CompressedImage'](
-                header=header,
+                header=self._header(header),
                 format='rgb8; jpeg compressed bgr8',
                 data=np.frombuffer(jpeg, np.uint8),
             )
             self._write(step.method, f'{name}/compressed', message, step.end_s)
             return
         message = self._types['sensor_msgs/msg/Image'](
-            header=header,
+            header=self._header(header),
             height=overlay.shape[0],
             width=overlay.shape[1],
             encoding='rgb8',
@@ -155,12 +157,11 @@ class OverlayBag:
         data = self._store.serialize_cdr(message, message.__msgtype__)
         self._writer.write(connection, round(time_s * 1e9), data)
 
-    def _header(self, stamp_s: float, frame_id: str) -> Any:
-        nanoseconds = max(0, round(stamp_s * 1e9))
+    def _header(self, header: Header) -> Any:
         stamp = self._types['builtin_interfaces/msg/Time'](
-            sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9
+            sec=header.seconds, nanosec=header.nanoseconds
         )
-        return self._types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
+        return self._types['std_msgs/msg/Header'](stamp=stamp, frame_id=header.frame_id)
 
     def _status(self, task: str, level: int, text: str, values: Mapping[str, str]) -> Any:
         key_value = self._types['diagnostic_msgs/msg/KeyValue']
@@ -172,9 +173,15 @@ class OverlayBag:
             values=[key_value(key=key, value=value) for key, value in values.items()],
         )
 
-    def _array(self, report: InferenceReport, statuses: list[Any]) -> Any:
-        header = self._header(report.observation_stamp_s, '')
-        return self._types['diagnostic_msgs/msg/DiagnosticArray'](header=header, status=statuses)
+    def _array(self, header: Header, statuses: list[Any]) -> Any:
+        return self._types['diagnostic_msgs/msg/DiagnosticArray'](
+            header=self._header(header._replace(frame_id='')), status=statuses
+        )
+
+
+def _command_header(time_s: float, frame_id: str) -> Header:
+    nanoseconds = max(0, round(time_s * 1e9))
+    return Header(nanoseconds // 10**9, nanoseconds % 10**9, frame_id)
 
 
 def encode_jpeg(image: UInt8Array) -> bytes:

@@ -195,6 +195,15 @@ def test_overlays_and_inferences_are_written_as_a_bag(build, robot, replay):
     overlays = read['/pruned_policy/saliency/gripper/image_raw/compressed']
     stamps = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for _, m in overlays]
     assert stamps == pytest.approx([row['stamp_s'] for row in safe], abs=1e-6)
+    assert all(m.header.frame_id == 'camera' for _, m in overlays)
+    # Exactly the source images' stamps, so that both can be shown together.
+    with Reader(path) as reader:
+        images = [c for c in reader.connections if c.topic == '/gripper/image_raw']
+        sources = [
+            STORE.deserialize_cdr(raw, connection.msgtype).header
+            for connection, _, raw in reader.messages(images)
+        ]
+    assert all(m.header in sources for _, m in overlays)
     picture = decode_image(CompressedImage(overlays[0][1].format, overlays[0][1].data))
     assert picture.shape[1] >= 224
 
