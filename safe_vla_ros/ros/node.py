@@ -117,7 +117,6 @@ class PrunedPolicy(LifecycleNode):
             raise
         super().on_configure(state)
         # A full collection would stop every thread for as long as it walks through torch.
-        gc.collect()
         gc.freeze()
         self._status.publish_state(INACTIVE)
         self.get_logger().info(
