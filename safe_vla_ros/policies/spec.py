@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from safe_vla_ros.errors import CheckpointError
+from safe_vla_ros.resources import find_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,10 +67,9 @@ def find_policy(reference: str) -> Path:
         return directory
     tried = [directory]
     if re.fullmatch(r'[\w-]+', reference):
-        for root in _model_roots():
-            tried.append(root / reference)
-            if tried[-1].is_dir():
-                return tried[-1]
+        tried.append(find_share('models') / reference)
+        if tried[-1].is_dir():
+            return tried[-1]
     places = ', '.join(str(path) for path in tried)
     msg = (
         f'policy {reference!r} is neither a directory, a bundled policy nor '
@@ -169,21 +166,6 @@ def _mapping(path: Path, key: str, value: object) -> Mapping[str, Any]:
         msg = f'{path}: {key} must be a mapping, got {type(value).__name__}'
         raise CheckpointError(msg)
     return value
-
-
-def _model_roots() -> Iterator[Path]:
-    """Where bundled policies lie: the source tree, an ament prefix, then a plain installation."""
-    yield Path(__file__).resolve().parents[2] / 'models'
-    for prefix in filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)):
-        yield Path(prefix) / 'share' / 'safe_vla_ros' / 'models'
-    yield Path(sys.prefix) / 'share' / 'safe_vla_ros' / 'models'
-    try:
-        files = metadata.files('safe_vla_ros') or []
-    except metadata.PackageNotFoundError:
-        return
-    for file in files:
-        if file.name == 'config.json' and file.parent.parent.name == 'models':
-            yield Path(str(file.locate())).resolve().parents[1]
 
 
 def _download(reference: str) -> Path:
