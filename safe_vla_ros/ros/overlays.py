@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from safe_vla_ros.runtime.parameters import NodeSettings
     from safe_vla_ros.types import PolicySettings, PruningRecord, UInt8Array
 
-CENTER_CROP_SIDE = math.sqrt(0.9)
 JPEG_QUALITY = 90
 
 
@@ -60,10 +59,7 @@ class Overlays:
         self._node = node
         self._inputs = inputs
         self._settings = settings
-        self._area = TokenArea(
-            crop_fraction=CENTER_CROP_SIDE if policy.center_crop else 1.0,
-            rotate_180=policy.rotate_180,
-        )
+        self._area = TokenArea.of(policy)
         self._cameras = {camera: _advertise(topics, camera) for camera in policy.cameras}
         self._changed = threading.Condition()
         self._newest: InferenceReport | None = None
