@@ -84,6 +84,7 @@ def _replay(arguments: Sequence[str], console: Console) -> int:
                     progress,
                     stop=stop,
                     jobs=min(options.jobs, len(mine)),
+                    load=load_setup,
                 )
             else:
                 cv2.setNumThreads(1)

@@ -108,6 +108,7 @@ def replay_in_processes(
     *,
     stop: Event,
     jobs: int,
+    load: Callable[[ReplaySettings], Setup] = load_setup,
 ) -> list[dict[str, Any]]:
     """Replay bags in several processes, each with its own policy.
 
@@ -118,6 +119,7 @@ def replay_in_processes(
         progress: Told about every bag.
         stop: Event of ``process_context``; when set, bags end and the rest is left out.
         jobs: Number of processes.
+        load: Loads settings and policy, in every process that gets a bag.
 
     Returns:
         The results of the bags that were begun.
@@ -128,7 +130,7 @@ def replay_in_processes(
     context = process_context()
     told: Queue[tuple[str, float, float]] = context.Queue()
     results: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(jobs, context, _begin_process, (settings, stop, told)) as pool:
+    with ProcessPoolExecutor(jobs, context, _begin_process, (settings, load, stop, told)) as pool:
         with _signals_held_back():
             waiting = {pool.submit(_replay_in_worker, task, folder_of(task.key)) for task in tasks}
         try:
@@ -198,6 +200,7 @@ class _Worker:
     """What a process keeps between bags."""
 
     settings: ReplaySettings
+    load: Callable[[ReplaySettings], Setup]
     stop: Event
     told: Queue[tuple[str, float, float]]
     setup: Setup | None = None
@@ -213,17 +216,21 @@ _worker = _Worker()
 
 
 def _begin_process(
-    settings: ReplaySettings, stop: Event, told: Queue[tuple[str, float, float]]
+    settings: ReplaySettings,
+    load: Callable[[ReplaySettings], Setup],
+    stop: Event,
+    told: Queue[tuple[str, float, float]],
 ) -> None:
     cv2.setNumThreads(1)
     _worker.settings, _worker.stop, _worker.told = settings, stop, told
+    _worker.load = load
 
 
 def _replay_in_worker(task: BagTask, folder: Path) -> dict[str, Any] | None:
     if _worker.stop.is_set():
         return None
     if _worker.setup is None:
-        _worker.setup = load_setup(_worker.settings)
+        _worker.setup = _worker.load(_worker.settings)
     parent = os.getppid()
     return _replay_one(
         task,

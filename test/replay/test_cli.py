@@ -1,14 +1,11 @@
 """The command as a user runs it, with an untrained policy of the bundled kind."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from mini_policies import write_untrained_policy
+from replay_fakes import InterruptingPolicy, load_interrupting_setup
 
 from safe_vla_ros.replay.cli import main
 from safe_vla_ros.replay.output import read_summary
@@ -128,20 +125,6 @@ def test_malformed_command_lines_are_explained(options, capsys):
     assert 'usage: replay' in capsys.readouterr().err
 
 
-class InterruptingPolicy:
-    """Presses Ctrl-C at one of its inferences."""
-
-    def __init__(self, policy, at):
-        self.policy, self.at, self.calls = policy, at, 0
-        self.spec, self.new_episode = policy.spec, policy.new_episode
-
-    def infer(self, *arguments):
-        self.calls += 1
-        if self.calls == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return self.policy.infer(*arguments)
-
-
 def check_partial(out):
     summary = read_summary(out)
     assert not summary['complete']
@@ -151,13 +134,8 @@ def check_partial(out):
     assert not list(out.parent.glob('.out*'))
 
 
-@pytest.fixture
-def interrupted_setup(setup_for, fake_policy):
-    return setup_for(policy=InterruptingPolicy(fake_policy(), at=5))
-
-
-def test_ctrl_c_leaves_a_partial_result(tmp_path, policy, bags, interrupted_setup, monkeypatch):
-    setup = interrupted_setup
+def test_ctrl_c_leaves_a_partial_result(tmp_path, policy, bags, setup_for, monkeypatch):
+    setup = setup_for(policy=InterruptingPolicy(at=5))
     monkeypatch.setattr('safe_vla_ros.replay.cli.load_setup', lambda settings: setup)
     handler = signal.getsignal(signal.SIGINT)
     out = tmp_path / 'out'
@@ -167,32 +145,13 @@ def test_ctrl_c_leaves_a_partial_result(tmp_path, policy, bags, interrupted_setu
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_ctrl_c_reaches_every_process_and_leaves_a_partial_result(tmp_path, build, robot, policy):
-    paths = [
-        str(robot(build(f'bag_{index}'), duration_s=60.0, image_hz=10, state_hz=10).write())
-        for index in range(2)
-    ]
+def test_ctrl_c_in_every_process_leaves_a_partial_result(
+    tmp_path, build, robot, policy, monkeypatch
+):
+    # A terminal sends it to the worker processes as well, which must not mind.
+    monkeypatch.setattr('safe_vla_ros.replay.cli.load_setup', load_interrupting_setup)
+    paths = [str(robot(build(f'bag_{i}'), duration_s=20.0, state_hz=10).write()) for i in (1, 2)]
     out = tmp_path / 'out'
-    arguments = ['--policy', policy, '--latency', '60', '--out', str(out), '--jobs', '2']
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'safe_vla_ros.replay', *paths, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
-    try:
-        deadline = time.monotonic() + 80
-        while not any(path.stat().st_size for path in tmp_path.glob('.out*/bags/*/steps.jsonl')):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        # As a terminal does it: to the whole group, the worker processes included.
-        os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    assert process.returncode == 130, output
+    arguments = [*paths, '--policy', policy, '--latency', '60', '--out', str(out)]
+    assert main([*arguments, '--jobs', '2']) == 130
     check_partial(out)
