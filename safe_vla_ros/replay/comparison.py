@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safe_vla_ros.errors import SafeVlaError
-
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -77,7 +75,7 @@ class UnprunedChunks:
             try:
                 memory = self._policy.new_episode()
                 chunk = self._policy.infer(observation, memory, self._pruning)
-            except SafeVlaError:
+            except Exception:  # Whatever a model raises: the pruned one did answer.
                 return None
             self.remember(observation, chunk)
         return self._chunks[key]

@@ -100,6 +100,7 @@ def test_only_recent_observations_are_remembered():
     assert len(policy.methods) == 101
 
 
-def test_an_observation_that_the_policy_refuses_has_no_unpruned_chunk():
-    policy = CountingPolicy(NonFiniteError('layer 3'))
+@pytest.mark.parametrize('error', [NonFiniteError('layer 3'), RuntimeError('out of memory')])
+def test_an_observation_that_the_policy_refuses_has_no_unpruned_chunk(error):
+    policy = CountingPolicy(error)
     assert UnprunedChunks(policy, PruningSettings()).get(observation()) is None
