@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 from lifecycle_msgs.msg import Transition
@@ -108,7 +109,8 @@ def test_moving_arm_decelerates_before_the_publishers_fall_silent(start_node, ho
         robot.expect_stop(before)
         twists = robot.heard['twist'][before:]
         speeds = [m.twist.linear.x for m in twists]
-        assert speeds == sorted(speeds, reverse=True)
+        # Never faster than before; 1e-9 m/s is rounding.
+        assert all(now <= before + 1e-9 for before, now in pairwise(speeds))
         ramp_s = seconds(twists[speeds.index(0.0)].header.stamp) - began_s
         assert ramp_s > 0.9 * 0.09 / 0.2
 

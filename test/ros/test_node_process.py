@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,8 @@ def test_signal_in_motion_halts_first_and_ends_with_success(robot, number):
         assert process.wait() == 0
         speeds = [m.twist.linear.x for m in robot.heard['twist'][before:]]
         assert speeds[-1] == 0.0
-        assert speeds == sorted(speeds, reverse=True)
+        # Never faster than before; 1e-9 m/s is rounding.
+        assert all(now <= before + 1e-9 for before, now in pairwise(speeds))
 
 
 def test_signal_in_a_long_inference_does_not_wait_for_it(robot):
