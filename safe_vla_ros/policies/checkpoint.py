@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.policies.checkpoint_tensors import StoredTensor, read_header
+from safe_vla_ros.policies.spec import read_json
 
 SINGLE_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
@@ -89,26 +89,6 @@ class Checkpoint:
             msg = f'{where} must map dataset names to statistics'
             raise CheckpointError(msg)
         return content
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        CheckpointError: Missing, unreadable, not JSON or not an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        msg = f'{path} is missing'
-        raise CheckpointError(msg) from None
-    except (OSError, ValueError) as error:
-        msg = f'{path} cannot be read as JSON: {error}'
-        raise CheckpointError(msg) from error
-    if not isinstance(content, dict):
-        msg = f'{path} must hold a JSON object, got {type(content).__name__}'
-        raise CheckpointError(msg)
-    return content
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

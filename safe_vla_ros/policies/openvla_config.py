@@ -11,10 +11,10 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig
 
 from safe_vla_ros.errors import CheckpointError
-from safe_vla_ros.policies.checkpoint import Checkpoint, read_json
+from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.normalization import BOUND_NAMES
 from safe_vla_ros.policies.prompt import PROMPT
-from safe_vla_ros.policies.spec import POLICY_FILE, read_policy_group
+from safe_vla_ros.policies.spec import POLICY_FILE, read_json, read_policy_group
 from safe_vla_ros.policies.vision_sizes import (
     TowerSizes,
     read_tower_sizes,

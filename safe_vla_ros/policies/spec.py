@@ -78,6 +78,26 @@ def find_policy(reference: str) -> Path:
     raise CheckpointError(msg)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        CheckpointError: Missing, unreadable, not JSON or not an object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        msg = f'{path} is missing'
+        raise CheckpointError(msg) from None
+    except (OSError, ValueError) as error:
+        msg = f'{path} cannot be read as JSON: {error}'
+        raise CheckpointError(msg) from error
+    if not isinstance(content, dict):
+        msg = f'{path} must hold a JSON object, got {type(content).__name__}'
+        raise CheckpointError(msg)
+    return content
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """Read ``config.json``.
 
@@ -85,18 +105,10 @@ def read_config(directory: Path) -> dict[str, Any]:
         CheckpointError: Missing, not JSON, or not an object.
     """
     path = directory / 'config.json'
-    try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
+    if not path.exists():
         msg = f'{path} is missing: {directory} is not a policy directory'
-        raise CheckpointError(msg) from None
-    except (OSError, ValueError) as error:
-        msg = f'{path} cannot be read as JSON: {error}'
-        raise CheckpointError(msg) from error
-    if not isinstance(config, dict):
-        msg = f'{path} must hold a JSON object, got {type(config).__name__}'
         raise CheckpointError(msg)
-    return config
+    return read_json(path)
 
 
 def apply_policy_file(spec: PolicySpec, directory: Path) -> PolicySpec:
