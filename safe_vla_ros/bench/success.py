@@ -25,6 +25,7 @@ from safe_vla_ros.policies import find_policy, read_spec
 from safe_vla_ros.pruning import PRUNER_NAMES
 from safe_vla_ros.sim.closed_loop import pruning_settings
 from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs, wilson_interval
+from safe_vla_ros.sim.files import written_whole
 from safe_vla_ros.sim.tasks import TASKS
 
 TEST_SEED = 10_000
@@ -202,9 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(make_markdown(report))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = options.out.with_suffix('.partial')
-        partial.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
-        os.replace(partial, options.out)  # noqa: PTH105
+        with written_whole(options.out) as partial:
+            partial.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
         console.print(f'wrote {options.out}')
 
 

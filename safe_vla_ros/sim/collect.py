@@ -27,6 +27,7 @@ from rich.progress import (
 from safe_vla_ros.sim.arm import SimulatedArm
 from safe_vla_ros.sim.closed_loop import control_settings, load_bundled
 from safe_vla_ros.sim.dataset import SampleWriter, task_index
+from safe_vla_ros.sim.evaluate import use_one_thread
 from safe_vla_ros.sim.expert import ExpertPolicy
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.rollout import Frame, Latency, run_episode
@@ -109,12 +110,6 @@ class _Recorder:
         )
 
 
-def _limit_threads() -> None:
-    import torch  # noqa: PLC0415  (in the worker process)
-
-    torch.set_num_threads(1)
-
-
 def collect(shards: list[Shard], *, jobs: int) -> None:
     """Make the shards that do not exist yet, with a progress bar."""
     missing = [shard for shard in shards if not shard.path.exists()]
@@ -128,7 +123,7 @@ def collect(shards: list[Shard], *, jobs: int) -> None:
     context = multiprocessing.get_context('spawn')
     with (
         Progress(*columns) as progress,
-        ProcessPoolExecutor(jobs, mp_context=context, initializer=_limit_threads) as pool,
+        ProcessPoolExecutor(jobs, mp_context=context, initializer=use_one_thread) as pool,
     ):
         bar = progress.add_task('collecting', total=sum(shard.samples for shard in shards))
         progress.advance(bar, sum(s.samples for s in shards) - sum(s.samples for s in missing))

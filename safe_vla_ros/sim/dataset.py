@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies.mini import prepare_image
+from safe_vla_ros.sim.files import written_whole
 from safe_vla_ros.sim.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -73,10 +73,8 @@ class SampleWriter:
             f.name: np.stack(c) for f, c in zip(fields(Samples), columns, strict=True)
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix('.partial')
-        with partial.open('wb') as file:
+        with written_whole(path) as partial, partial.open('wb') as file:
             np.savez(file, **arrays)
-        os.replace(partial, path)  # noqa: PTH105
 
 
 def load_samples(directories: Iterable[Path]) -> Samples:

@@ -74,7 +74,7 @@ class EpisodeSummary:
 def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
     """Run episodes in processes of one thread each; yields them as they end, in any order."""
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=use_one_thread) as pool:
         for future in as_completed([pool.submit(_run, job) for job in jobs]):
             yield future.result()
 
@@ -141,7 +141,8 @@ def _policy(reference: str, dtype: str) -> Policy:
     return load_bundled(reference, dtype=dtype)
 
 
-def _one_thread() -> None:
+def use_one_thread() -> None:
+    """Let this worker process compute with one thread."""
     import torch  # noqa: PLC0415  (in the worker process)
 
     torch.set_num_threads(1)

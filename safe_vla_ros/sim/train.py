@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import time
 from dataclasses import asdict
@@ -21,10 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from safe_vla_ros.policies.mini import TOKENIZER_FILE, WEIGHTS_FILE, make_tokenizer
+from safe_vla_ros.policies.mini import TOKENIZER_FILE, WEIGHTS_FILE, make_tokenizer, model_config
 from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
+from safe_vla_ros.policies.spec import read_config
 from safe_vla_ros.sim.batches import BatchMaker
 from safe_vla_ros.sim.dataset import INPUT_SIZES_PX, Samples, load_samples
+from safe_vla_ros.sim.files import written_whole
 from safe_vla_ros.sim.losses import PolicyLoss, StemLoss
 from safe_vla_ros.sim.policy_file import write_policy_file
 from safe_vla_ros.sim.tasks import TASKS
@@ -64,9 +65,8 @@ def export(model: MiniVla, weights: dict[str, torch.Tensor], out: Path) -> None:
     make_tokenizer([task.sentence for task in TASKS.values()]).save(str(out / TOKENIZER_FILE))
     if not (out / 'policy.yaml').exists():
         write_policy_file(out)
-    partial = out / (WEIGHTS_FILE + '.partial')
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
-    os.replace(partial, out / WEIGHTS_FILE)  # noqa: PTH105
+    with written_whole(out / WEIGHTS_FILE) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
 
 
 class Trainer:
@@ -102,9 +102,8 @@ class Trainer:
             'step': self.step,
             'seconds': self.seconds,
         }
-        partial = self._path.with_suffix('.partial')
-        torch.save(state, partial)
-        os.replace(partial, self._path)  # noqa: PTH105
+        with written_whole(self._path) as partial:
+            torch.save(state, partial)
 
     def _learning_rate(self) -> float:
         warm_up = min(100, self._steps // 10 + 1)
@@ -169,9 +168,7 @@ def train(options: argparse.Namespace) -> None:
     samples = load_samples(options.data)
     config = make_config(samples)
     if options.init:
-        stored = json.loads((options.init / 'config.json').read_text(encoding='utf-8'))
-        stored.pop('model_type')
-        config = MiniConfig(**stored)
+        config = model_config(read_config(options.init), options.init / 'config.json')
     model = MiniVla(config)
     if options.init:
         model.load_state_dict(load_file(options.init / WEIGHTS_FILE))
