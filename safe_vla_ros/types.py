@@ -175,6 +175,7 @@ class PolicySpec:
         action_period_s: Training step, seconds.
         execute_steps: Actions to play before a new inference is due.
         proprio_layout: Parts of the proprioception vector; empty when the model takes none.
+        proprio_dim: P, numbers of proprioception that the model takes; 0 when it takes none.
         unnorm_keys: Dataset statistics that the checkpoint holds; empty when it needs no choice.
         linear_scale_m, angular_scale_rad: Metres and radians per model unit.
         rotation: ``axis_angle`` or ``euler_xyz``.
@@ -195,6 +196,7 @@ class PolicySpec:
     action_period_s: float | None = None
     execute_steps: int | None = None
     proprio_layout: tuple[str, ...] = ()
+    proprio_dim: int | None = None
     unnorm_keys: tuple[str, ...] = ()
     linear_scale_m: float | None = None
     angular_scale_rad: float | None = None

@@ -100,6 +100,7 @@ def read_spec(path: Path) -> PolicySpec:
         num_cameras=len(config.cameras),
         chunk_size=config.chunk_size,
         num_layers=config.num_hidden_layers,
+        proprio_dim=config.proprio_dim,
         rotation='axis_angle',
         frame='base',
     )

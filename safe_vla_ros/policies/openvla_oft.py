@@ -141,6 +141,7 @@ def _spec(directory: OftDirectory) -> PolicySpec:
         num_cameras=None,
         chunk_size=directory.chunk_size,
         num_layers=directory.sizes.llama.num_hidden_layers,
+        proprio_dim=directory.proprio_dim or 0,
         unnorm_keys=tuple(directory.checkpoint.statistics()),
     )
     return apply_policy_file(spec, path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.runtime.parameter_table import PARAMETERS
-from safe_vla_ros.runtime.proprio import check_layout
+from safe_vla_ros.runtime.proprio import check_layout, count_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from safe_vla_ros.errors import ParameterError
     from safe_vla_ros.types import PolicySpec
 
 TOPIC_NAME = re.compile(r'^[A-Za-z_]\w*(/[A-Za-z_]\w*)*$', re.ASCII)
@@ -31,7 +31,7 @@ def check_combinations(values: Mapping[str, Any], spec: PolicySpec | None) -> No
     _check_names(values)
     _check_workspace(values, complete=spec is not None)
     _check_gripper(values)
-    _check_proprio(values, complete=spec is not None)
+    _check_proprio(values, spec)
     _check_layers(values, spec.num_layers if spec else None)
     if spec is not None:
         _check_chunk(values, spec)
@@ -77,9 +77,20 @@ def _check_gripper(values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_proprio(values: Mapping[str, Any], *, complete: bool) -> None:
+def _check_proprio(values: Mapping[str, Any], spec: PolicySpec | None) -> None:
+    layout = values.get('proprio.layout') or ()
     joints = values.get('gripper.joint_names') or ()
-    check_layout(values.get('proprio.layout') or (), joints if complete else ('not known yet',))
+    check_layout(layout, joints if spec is not None else ('not known yet',))
+    if spec is None or spec.proprio_dim is None:
+        return
+    given = count_numbers(layout, joints)
+    if given != spec.proprio_dim:
+        wanted = f'{spec.proprio_dim} numbers' if spec.proprio_dim else 'none'
+        msg = (
+            f'proprio.layout is {list(layout)} with gripper.joint_names {list(joints)}, '
+            f'which makes {given} numbers; policy {spec.name} takes {wanted}'
+        )
+        raise ParameterError(msg)
 
 
 def _check_layers(values: Mapping[str, Any], num_layers: int | None) -> None:

@@ -36,6 +36,13 @@ def check_layout(layout: Sequence[str], gripper_joint_names: Sequence[str]) -> N
         )
 
 
+def count_numbers(layout: Sequence[str], gripper_joint_names: Sequence[str]) -> int:
+    """Return P, the length of the vector that ``assemble_proprio`` makes of a layout."""
+    sizes = {'ee_quaternion': 4, 'gripper_joints': len(gripper_joint_names)}
+    sizes |= dict.fromkeys(('ee_position', 'ee_axis_angle', 'ee_euler_xyz'), 3)
+    return sum(sizes.get(part, 1) for part in layout)
+
+
 def uses_pose(layout: Sequence[str]) -> bool:
     """Tell whether any part of the layout is read from ``ee_pose``."""
     return any(part in POSE_PARTS for part in layout)

@@ -92,6 +92,7 @@ def test_the_spec_is_read_without_loading_weights(golden, monkeypatch):
     spec = read_spec(str(golden))
     assert spec.kind == 'openvla_oft'
     assert (spec.chunk_size, spec.num_layers, spec.num_cameras) == (8, 6, None)
+    assert spec.proprio_dim == 8
     assert spec.unnorm_keys == ('libero_spatial_no_noops',)
 
 

@@ -179,6 +179,21 @@ def test_gripper_joints_in_the_layout_need_names():
         resolve({}, dataclasses.replace(SPEC, gripper_joint_names=()))
 
 
+@pytest.mark.parametrize(
+    ('layout', 'joints', 'takes', 'complaint'),
+    [
+        (['ee_position'], ['left'], 5, 'makes 3 numbers; policy model takes 5'),
+        (['ee_position', 'gripper_joints'], ['left'], 5, "'left'.* makes 4 numbers"),
+        (['zero'], ['left'], 0, 'takes none'),
+    ],
+)
+def test_a_layout_of_another_length_is_refused_before_the_weights(layout, joints, takes, complaint):
+    spec = dataclasses.replace(SPEC, proprio_dim=takes)
+    with pytest.raises(ParameterError, match=complaint):
+        resolve({'proprio.layout': layout, 'gripper.joint_names': joints}, spec)
+    assert resolve({}, dataclasses.replace(SPEC, proprio_dim=5))
+
+
 def test_bad_value_of_the_policy_names_the_policy():
     with pytest.raises(ParameterError, match=r'policy model: action\.frame'):
         resolve({}, dataclasses.replace(SPEC, frame='world'))

@@ -12,6 +12,7 @@ from safe_vla_ros.runtime.geometry import Pose, quaternion_from_rotation_vector
 from safe_vla_ros.runtime.proprio import (
     assemble_proprio,
     check_layout,
+    count_numbers,
     joints_in_use,
     uses_pose,
 )
@@ -41,6 +42,18 @@ def test_the_sign_of_the_quaternion_changes_nothing() -> None:
     flipped = Pose(POSE.position_m, -POSE.quaternion_xyzw)
     for part in ('ee_axis_angle', 'ee_euler_xyz', 'ee_quaternion'):
         assert assemble(part, pose=flipped) == pytest.approx(assemble(part))
+
+
+@pytest.mark.parametrize(
+    'layout',
+    [
+        (),
+        ('ee_position', 'ee_axis_angle', 'gripper_joints'),
+        ('ee_quaternion', 'zero', 'joint:elbow', 'ee_euler_xyz'),
+    ],
+)
+def test_the_length_of_the_vector_is_known_before_there_is_one(layout: tuple[str, ...]) -> None:
+    assert count_numbers(layout, ('left', 'right')) == len(assemble(*layout))
 
 
 def test_the_libero_state_has_eight_numbers() -> None:
