@@ -10,7 +10,7 @@ import torch
 
 from safe_vla_ros.policies import openvla_oft
 from safe_vla_ros.policies.checkpoint import Checkpoint, open_checkpoint
-from safe_vla_ros.policies.decoder import decode_token, run_decoder
+from safe_vla_ros.policies.decoder import decode_token
 from safe_vla_ros.policies.device import choose_device, choose_dtype
 from safe_vla_ros.policies.heads import decode_action_tokens
 from safe_vla_ros.policies.openvla_config import (
@@ -72,22 +72,13 @@ class AutoregressiveModel:
         """
         network = self.network
         watch = Stopwatch(network.device)
-        with watch.stage('encode'):
-            with watch.stage('vision'):
-                features = network.vision(pixels)
-            with watch.stage('projector'):
-                visual = network.projector(features).flatten(0, 1)
-        sequence = network.assemble(visual, prompt_ids)
-        output = run_decoder(
-            network.decoder,
-            sequence.embeddings,
-            visual=sequence.visual,
-            action_rows=sequence.action_rows,
-            last_row=sequence.last_row,
-            tokens_per_camera=(len(visual) // len(pixels),) * len(pixels),
+        sequence = network.assemble(network.encode(pixels, watch), prompt_ids)
+        output = network.decode(
+            sequence,
+            cameras=len(pixels),
             causal=True,
             episode=episode,
-            settings=pruning,
+            pruning=pruning,
             stamp_s=stamp_s,
             use_cache=True,
         )
@@ -136,6 +127,7 @@ def _spec(checkpoint: Checkpoint, sizes: NetworkSizes) -> PolicySpec:
         num_cameras=1,
         chunk_size=1,
         num_layers=sizes.llama.num_hidden_layers,
+        proprio_dim=0,
         execute_steps=1,
         unnorm_keys=tuple(checkpoint.statistics()),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -14,10 +14,16 @@ from safe_vla_ros.errors import CheckpointError, ObservationError
 from safe_vla_ros.policies.attention import use_tapping_attention
 from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.checkpoint_tensors import check_shape, load_parameters
+from safe_vla_ros.policies.decoder import DecoderOutput, run_decoder
 from safe_vla_ros.policies.heads import GeluProjector
 from safe_vla_ros.policies.openvla_config import NetworkSizes
 from safe_vla_ros.policies.prompt import STOP_ID
+from safe_vla_ros.policies.stopwatch import Stopwatch
 from safe_vla_ros.policies.vision import FusedVision, load_vision, tower_sources
+
+if TYPE_CHECKING:
+    from safe_vla_ros.pruning import EpisodeState
+    from safe_vla_ros.types import PruningSettings
 
 _LLAMA = 'language_model.model'
 _LM_HEAD = 'language_model.lm_head.weight'
@@ -70,10 +76,62 @@ class OpenVlaNetwork(nn.Module):
         """Dtype of the weights."""
         return cast('torch.dtype', self.decoder.norm.weight.dtype)
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turn pixel values [C, 3 * towers, S, S] into visual tokens [N, D], camera by camera."""
-        features = self.vision(pixels)
-        return cast('torch.Tensor', self.projector(features)).flatten(0, 1)
+    def encode(self, pixels: torch.Tensor, watch: Stopwatch | None = None) -> torch.Tensor:
+        """Turn pixel values into visual tokens.
+
+        Args:
+            pixels: [C, 3 * towers, S, S].
+            watch: Takes the time of ``encode`` and its parts ``vision`` and ``projector``.
+
+        Returns:
+            [N, D], camera by camera.
+        """
+        watch = watch or Stopwatch(self.device)
+        with watch.stage('encode'):
+            with watch.stage('vision'):
+                features = self.vision(pixels)
+            with watch.stage('projector'):
+                return cast('torch.Tensor', self.projector(features)).flatten(0, 1)
+
+    def decode(
+        self,
+        sequence: InputSequence,
+        *,
+        cameras: int,
+        causal: bool,
+        episode: EpisodeState,
+        pruning: PruningSettings,
+        stamp_s: float,
+        use_cache: bool = False,
+    ) -> DecoderOutput:
+        """Run the decoder on a sequence; see ``decoder.run_decoder`` for what is not said here.
+
+        Args:
+            sequence: From ``assemble``.
+            cameras: C, images that the visual tokens come from.
+            causal: Whether a row sees only itself and what stands before it.
+            episode: The pruner's memory.
+            pruning: How to prune.
+            stamp_s: Time of the observation, seconds.
+            use_cache: Also return keys and values.
+
+        Raises:
+            NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
+        """
+        tokens = sequence.visual.stop - sequence.visual.start
+        return run_decoder(
+            self.decoder,
+            sequence.embeddings,
+            visual=sequence.visual,
+            action_rows=sequence.action_rows,
+            last_row=sequence.last_row,
+            tokens_per_camera=(tokens // cameras,) * cameras,
+            causal=causal,
+            episode=episode,
+            settings=pruning,
+            stamp_s=stamp_s,
+            use_cache=use_cache,
+        )
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
         """Return the embeddings [T, D] of token ids."""

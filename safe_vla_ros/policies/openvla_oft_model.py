@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from safe_vla_ros.policies.decoder import run_decoder
 from safe_vla_ros.policies.heads import GeluProjector, L1ActionHead, decode_action_tokens
 from safe_vla_ros.policies.openvla_network import OpenVlaNetwork
 from safe_vla_ros.policies.openvla_policy import Prediction
@@ -79,31 +79,26 @@ class OftModel:
         """
         network = self.network
         watch = Stopwatch(network.device)
-        with watch.stage('encode'):
-            with watch.stage('vision'):
-                features = network.vision(pixels)
-            with watch.stage('projector'):
-                visual = network.projector(features).flatten(0, 1)
-            token = self.proprio_token(proprio)
         sequence = network.assemble(
-            visual, prompt_ids, proprio=token, placeholders=self.chunk_size * self.action_dim
+            network.encode(pixels, watch),
+            prompt_ids,
+            proprio=self.proprio_token(proprio),
+            placeholders=self.chunk_size * self.action_dim,
         )
-        length = sequence.last_row + 1
-        rows = sequence.action_rows if query_rows is None else query_rows
-        output = run_decoder(
-            network.decoder,
-            sequence.embeddings,
-            visual=sequence.visual,
-            action_rows=slice(*rows.indices(length)),
-            last_row=sequence.last_row,
-            tokens_per_camera=(len(visual) // len(pixels),) * len(pixels),
+        placeholders = sequence.action_rows
+        if query_rows is not None:
+            rows = slice(*query_rows.indices(sequence.last_row + 1))
+            sequence = replace(sequence, action_rows=rows)
+        output = network.decode(
+            sequence,
+            cameras=len(pixels),
             causal=False,
             episode=episode,
-            settings=pruning,
+            pruning=pruning,
             stamp_s=stamp_s,
         )
         with watch.stage('head'):
-            states = output.rows(self._read_out(sequence.action_rows))[0]
+            states = output.rows(self._read_out(placeholders))[0]
             actions = self._actions(states)
         return Prediction(actions, states, output, watch)
 
