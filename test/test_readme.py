@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from safe_vla_ros.runtime.parameters import markdown_table
 
@@ -20,6 +21,28 @@ def readme():
 def test_the_table_of_parameters_is_the_one_that_the_node_declares(readme):
     shown = readme.split('<!-- parameters -->')[1].split('<!-- /parameters -->')[0]
     assert shown.strip() == markdown_table().strip()
+
+
+ROBOTS = ('openvla_oft_libero', 'openvla_bridge')
+
+
+def lines_of(content, prefix=''):
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from lines_of(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def test_every_line_of_the_example_robots_is_explained(readme):
+    shown = readme.split('<!-- robots -->')[1].split('<!-- /robots -->')[0].strip()
+    rows = [[cell.strip() for cell in row.split('|')[1:-1]] for row in shown.splitlines()[2:]]
+    assert all(len(row) == 4 and len(row[3]) > 5 for row in rows)
+    for column, robot in enumerate(ROBOTS, start=1):
+        content = yaml.safe_load((ROOT / 'config' / f'{robot}.yaml').read_text(encoding='utf-8'))
+        expected = dict(lines_of(content['/**']['ros__parameters']))
+        told = {row[0].strip('`'): yaml.safe_load(row[column]) for row in rows if row[column]}
+        assert told == expected
 
 
 def test_every_local_link_and_picture_exists(readme):
