@@ -14,6 +14,7 @@ from safe_vla_ros.bench.machine import PeakMemory, resident_gib
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies import openvla_oft
 from safe_vla_ros.policies.device import choose_device
+from safe_vla_ros.policies.packed_linear import weight_bytes
 
 _GIB = 2**30
 
@@ -39,7 +40,7 @@ def measure_load(path: Path, device: str) -> dict[str, float | str]:
     model = openvla_oft.load_model(openvla_oft.open_directory(path), device=device)
     seconds = time.perf_counter() - start
     parts = (model.network, model.head, model.proprio_projector)
-    weights = sum(p.nbytes for part in parts if part is not None for p in part.parameters()) / _GIB
+    weights = sum(weight_bytes(part) for part in parts if part is not None) / _GIB
     highest = peak.gib() or 0.0
     return {
         'device': str(place),

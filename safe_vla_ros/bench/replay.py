@@ -25,6 +25,7 @@ from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
 from safe_vla_ros.replay.latency import LatencyModel
 from safe_vla_ros.replay.setup import OverlaySettings, ReplaySettings, Setup, resolve_methods
 from safe_vla_ros.runtime.overlay import render_record
+from safe_vla_ros.sim.files import written_whole
 from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def main() -> None:
             }
     sys.stdout.write(as_text(figures))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+        with written_whole(options.json) as partial:
+            partial.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
 
 
 def overlay_ms(repeats: int = 200) -> dict[str, float]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,13 +25,15 @@ from safe_vla_ros.bench.speed_models import (
     SpeedModel,
     openvla_sizes,
 )
-from safe_vla_ros.bench.speed_report import Sample, as_text, summarise
+from safe_vla_ros.bench.speed_report import Sample, as_text, markdown_table, summarise
+from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.policies.device import choose_device
 from safe_vla_ros.policies.mini import model_config
-from safe_vla_ros.policies.packed_linear import can_pack, pack_linears
+from safe_vla_ros.policies.packed_linear import can_pack, pack_for_cpu, pack_linears
 from safe_vla_ros.policies.registry import read_spec
 from safe_vla_ros.policies.spec import find_policy, read_config
 from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
+from safe_vla_ros.sim.files import written_whole
 from safe_vla_ros.types import PruningSettings, UInt8Array
 
 BUNDLED_POLICY = 'mini_metaworld'
@@ -53,9 +56,11 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parse(arguments)
+    if options.table:
+        return _print_table(options.table)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
+    device = options.device
     machine = describe_machine(device)
     if options.save:
         return _save(options, machine)
@@ -70,8 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     images = next(_scene(model.cameras, model.image_size, options.seed))
     outside = model.outside_macs(images)
-    if options.kernels == 'packed':
-        pack_linears(model.module, rows=512)
+    kernels = _set_kernels(model.module, options, device)
     samples = list(_run(model, settings, options, device))
     summary = {
         'command': _command(),
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'layers': options.layers,
         'dtype': options.dtype,
         'device': str(device),
-        'kernels': options.kernels,
+        'kernels': kernels,
         'method': options.method,
         'keep_ratio': options.keep_ratio,
         'pruning_layer': options.layer,
@@ -97,6 +101,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(as_text(summary))
     _write(options.json, summary)
     return 0
+
+
+def _set_kernels(module: torch.nn.Module, options: argparse.Namespace, device: torch.device) -> str:
+    if options.kernels == 'packed':
+        packed = pack_linears(module)
+    elif options.kernels is None and options.shape != 'mini':
+        packed = pack_for_cpu(module, device=device, dtype=DTYPES[options.dtype])
+    else:
+        packed = 0
+    return 'packed' if packed else 'plain'
 
 
 def _run(
@@ -134,7 +148,7 @@ def _save(options: argparse.Namespace, machine: dict[str, object]) -> int:
     sizes = openvla_sizes(options.layers)
     size = write_checkpoint(options.save, sizes, dtype=DTYPES[options.dtype], seed=options.seed)
     print(f'{size / 2**30:.2f} GiB of random weights written to {options.save}')
-    loading = measure_in_own_process(options.save, options.device)
+    loading = measure_in_own_process(options.save, options.device.type)
     for name, value in loading.items():
         print(f'{name:<22} {value}')
     _write(options.json, {'command': _command(), 'machine': machine, 'loading': loading})
@@ -145,8 +159,23 @@ def _write(path: Path | None, summary: dict[str, object]) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
     print(f'written to {path}')
+
+
+def _print_table(paths: Sequence[Path]) -> int:
+    summaries: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            summary = json.loads(path.read_text(encoding='utf-8'))
+            markdown_table([summary])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f'ERROR {path} is not what --json writes: {error!r}', file=sys.stderr)
+            return 2
+        summaries.append(summary)
+    print(markdown_table(summaries), end='')
+    return 0
 
 
 def _command() -> str:
@@ -207,7 +236,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add('--prompt-tokens', type=int, default=34, help='prompt length (default: %(default)s)')
     add('--layers', type=int, help='decoder layers; default: the real number')
     add('--threads', type=int, help="CPU threads; default: torch's own choice")
-    add('--kernels', choices=('plain', 'packed'), default='plain', help='CPU matrix kernels')
+    add(
+        '--kernels',
+        choices=('plain', 'packed'),
+        help='matrix kernels of both arms; default: as the policies load, that is packed weights '
+        'for OpenVLA in bfloat16 on a CPU, else plain',
+    )
     add('--seed', type=int, default=0)
     add('--json', type=Path, metavar='FILE', help='also write everything here')
     add(
@@ -217,8 +251,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='write an OpenVLA-OFT checkpoint of random weights there, load it in a process of its '
         'own, and report memory and time instead of speed',
     )
+    add(
+        '--table',
+        type=Path,
+        nargs='+',
+        metavar='FILE',
+        help='measure nothing; print the table in the README from files that --json wrote',
+    )
     add('--quiet', action='store_true', help='no line per step')
     options = parser.parse_args(arguments)
+    try:
+        options.device = choose_device(options.device)
+    except ParameterError as error:
+        parser.error(str(error))
     mini = options.shape == 'mini'
     options.dtype = options.dtype or ('float32' if mini else 'bfloat16')
     own = read_spec(BUNDLED_POLICY).pruning if mini else {}
@@ -234,8 +279,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f'--layer is {options.layer}, allowed is 1..{options.layers - 1}')
     if options.save and options.shape != 'openvla-oft-7b':
         parser.error(f'--save writes openvla-oft-7b, --shape is {options.shape}')
-    if options.kernels == 'packed' and not can_pack():
-        parser.error('--kernels packed: this build of torch has no packed kernels')
+    if options.kernels == 'packed':
+        if options.device.type != 'cpu':
+            parser.error(f'--kernels packed is for the CPU, --device is {options.device}')
+        if not can_pack(DTYPES[options.dtype]):
+            parser.error(f'--kernels packed: torch has none for {options.dtype} on this processor')
     return options
 
 

@@ -1,10 +1,11 @@
-"""Statistics of a speed run, as JSON and as text."""
+"""Statistics of a speed run, as JSON, as text and as the README's table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 
@@ -172,3 +173,41 @@ def as_text(summary: Mapping[str, object]) -> str:
                 'these times; repeat it on an idle machine'
             )
     return '\n'.join(lines)
+
+
+def markdown_table(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Lay summaries of several shapes out side by side, as in the README.
+
+    Args:
+        summaries: What ``bench.speed`` wrote, each with both arms.
+    """
+
+    def seconds(summary: Mapping[str, Any], kind: str) -> str:
+        milliseconds = summary['stages'][kind]['total']['median_ms']
+        return f'{milliseconds:.1f} ms' if milliseconds < 1e3 else f'{milliseconds / 1e3:.1f} s'
+
+    def speed_up(summary: Mapping[str, Any], name: str) -> str:
+        return f'**{summary["speed_up"][name]:.2f}x** ({summary["ceiling_by_macs"][name]:.2f}x)'
+
+    def every(summary: Mapping[str, Any]) -> str:
+        return f'{1 / summary["key_step_share"]:.0f}'
+
+    rows: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        '': lambda s: f'`{s["shape"]}`',
+        'number format, kernels': lambda s: f'{s["dtype"]}, {s["kernels"]}',
+        'one inference unpruned, median': lambda s: seconds(s, 'full'),
+        'one inference pruned, median': lambda s: seconds(s, 'pruned'),
+        'decoder, pruned step': lambda s: speed_up(s, 'decoder_pruned_step'),
+        'decoder with key steps': lambda s: speed_up(s, 'decoder_with_key_steps'),
+        'image to action with key steps': lambda s: speed_up(s, 'end_to_end'),
+        'steps per key step': every,
+        "pruning's own share of a pruned decoder pass": lambda s: (
+            f'{s["pruning_share_of_pruned_decode"]:.2%}'
+        ),
+        'peak memory, unpruned and pruned': lambda s: ' and '.join(
+            f'{peak:.1f} GiB' for peak in s['peak_gib'].values()
+        ),
+    }
+    lines = [f'| {name} | {" | ".join(map(cell, summaries))} |' for name, cell in rows.items()]
+    lines.insert(1, '|---|' + '--:|' * len(summaries))
+    return '\n'.join(lines) + '\n'

@@ -28,6 +28,7 @@ from safe_vla_ros.policies.openvla_policy import (
     refuse_unsupported,
     tokenizer_of,
 )
+from safe_vla_ros.policies.packed_linear import pack_for_cpu
 from safe_vla_ros.policies.spec import apply_policy_file
 from safe_vla_ros.policies.stopwatch import Stopwatch
 from safe_vla_ros.pruning import EpisodeState
@@ -207,13 +208,9 @@ def load_model(
     sizes = read_sizes(checkpoint, options.vision_heads)
     place = choose_device(device)
     stored = checkpoint.tensor('language_model.model.norm.weight').dtype
-    network = load_network(
-        checkpoint,
-        sizes,
-        with_lm_head=True,
-        device=place,
-        dtype=choose_dtype(dtype, place, stored),
-    )
+    precision = choose_dtype(dtype, place, stored)
+    network = load_network(checkpoint, sizes, with_lm_head=True, device=place, dtype=precision)
+    pack_for_cpu(network, device=place, dtype=precision)
     return AutoregressiveModel(
         network, action_dim=action_dim, token_bins=read_token_bins(checkpoint, sizes)
     )

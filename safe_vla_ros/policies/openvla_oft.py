@@ -46,6 +46,7 @@ from safe_vla_ros.policies.openvla_policy import (
     refuse_unsupported,
     tokenizer_of,
 )
+from safe_vla_ros.policies.packed_linear import pack_for_cpu
 from safe_vla_ros.policies.spec import apply_policy_file
 from safe_vla_ros.types import PolicySettings, PolicySpec
 
@@ -229,6 +230,7 @@ def load_model(directory: OftDirectory, *, device: str = 'auto', dtype: str = 'a
     network = load_network(
         checkpoint, directory.sizes, with_lm_head=head is None, device=place, dtype=precision
     )
+    pack_for_cpu(network, head, projector, device=place, dtype=precision)
     return OftModel(
         network,
         head,

@@ -112,10 +112,25 @@ def test_the_command_line_compares_both_arms_and_writes_json(tmp_path, capsys, k
         'pruned': 3,
     }
     assert summary['weights'].startswith('random')
+    assert summary['kernels'] == kernels
     assert {'processor', 'cores', 'threads', 'torch'} <= summary['machine'].keys()
     assert set(summary['speed_up']) == set(summary['ceiling_by_macs'])
     assert summary['ceiling_by_macs']['decoder_pruned_step'] > 1
     assert 'ceiling by multiply-accumulates' in capsys.readouterr().out
+
+    assert speed.main(['--table', str(file), str(file)]) == 0
+    table = capsys.readouterr().out
+    shown = f'{summary["speed_up"]["end_to_end"]:.2f}x'
+    assert table.count(f'**{shown}**') == 2
+
+
+def test_a_table_of_another_file_is_refused(tmp_path, capsys):
+    file = tmp_path / 'other.json'
+    file.write_text('{"stages": 3}')
+
+    assert speed.main(['--table', str(file)]) == 2
+
+    assert f'{file} is not what --json writes' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -124,6 +139,7 @@ def test_the_command_line_compares_both_arms_and_writes_json(tmp_path, capsys, k
         ('--keep-ratio 1', '--keep-ratio is 1.0, allowed is 0.05 to below 1'),
         ('--layer 32', '--layer is 32, allowed is 1..31'),
         ('--steps 0', '--steps is 0, allowed is 1 up'),
+        ('--device tpu', "device is 'tpu', allowed are auto, cpu and cuda"),
         ('--shape mini --save x', '--save writes openvla-oft-7b, --shape is mini'),
     ],
 )

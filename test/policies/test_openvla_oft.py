@@ -13,6 +13,7 @@ from openvla_checkpoints import (
     policy_settings,
     unpack_golden,
 )
+from torch import nn
 
 from safe_vla_ros.errors import CheckpointError, ObservationError, ParameterError
 from safe_vla_ros.policies.openvla_config import OpenVlaOptions
@@ -21,6 +22,7 @@ from safe_vla_ros.policies.openvla_oft import (
     open_directory,
     read_directory_normalizers,
 )
+from safe_vla_ros.policies.packed_linear import can_pack
 from safe_vla_ros.policies.prompt import complete_prompt
 from safe_vla_ros.policies.registry import load_policy, read_spec
 from safe_vla_ros.pruning import make_episode
@@ -148,6 +150,21 @@ def test_the_stored_dtype_is_kept_on_the_cpu(tmp_path):
     model = load_model(open_directory(path), device='cpu')
     assert {parameter.dtype for parameter in model.network.parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in model.head.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason='torch has no packed kernels here')
+def test_bfloat16_on_the_cpu_is_packed_and_answers_as_before(tmp_path, monkeypatch):
+    directory = open_directory(replace(BRIDGE, dtype=torch.bfloat16).write(tmp_path))
+    packed = load_model(directory, device='cpu')
+    monkeypatch.setattr('safe_vla_ros.policies.openvla_oft.pack_for_cpu', lambda *_, **__: 0)
+    plain = load_model(directory, device='cpu')
+
+    linears = [module for module in packed.network.modules() if isinstance(module, nn.Linear)]
+    assert linears == []
+    images, proprio = camera_images(1, 28), torch.zeros(7)
+    predictions = [predict(model, images, proprio=proprio) for model in (packed, plain)]
+    states = [prediction.states.float() for prediction in predictions]
+    assert (states[0] - states[1]).abs().max() < 0.05 * states[1].abs().max()
 
 
 def test_no_parameter_or_buffer_is_left_unloaded(aloha):
