@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -43,6 +44,18 @@ def test_every_line_of_the_example_robots_is_explained(readme):
         expected = dict(lines_of(content['/**']['ros__parameters']))
         told = {row[0].strip('`'): yaml.safe_load(row[column]) for row in rows if row[column]}
         assert told == expected
+
+
+def test_the_table_of_speeds_is_the_one_that_was_measured(readme):
+    pytest.importorskip('torch')
+    from safe_vla_ros.bench.speed_report import markdown_table
+
+    shown = readme.split('<!-- speed -->')[1].split('<!-- /speed -->')[0]
+    files = [ROOT / 'docs' / f'speed_{name}.json' for name in ('openvla_oft_7b', 'openvla_7b')]
+    summaries = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    assert shown.strip() == markdown_table(summaries).strip()
+    for file, summary in zip(files, summaries, strict=True):
+        assert summary['command'].endswith(f'--json docs/{file.name}')
 
 
 def test_every_local_link_and_picture_exists(readme):
