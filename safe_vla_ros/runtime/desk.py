@@ -32,6 +32,7 @@ class InferenceDesk:
         failed: Why inference has failed for good; empty otherwise.
         failures: Failures in a row.
         waits_for: Why no inference could begin when last asked; empty when one could.
+        too_late: Why the newest chunk was too old to be played; empty when it was not.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -40,6 +41,7 @@ class InferenceDesk:
         self.failed = ''
         self.failures = 0
         self.waits_for = ''
+        self.too_late = ''
         self._in_flight: InferenceJob | None = None
         self._warm = False
 
@@ -50,7 +52,7 @@ class InferenceDesk:
 
     def recover(self) -> None:
         """Leave ``failed``."""
-        self.failed = ''
+        self.failed = self.too_late = ''
         self.failures = 0
 
     def draft(
@@ -113,6 +115,7 @@ class InferenceDesk:
         latency_s = now_s - job.started_s
         self.counts.ended(latency_s, warm_up=job.warm_up)
         seam: Seam | None = None
+        self.too_late = ''
         if outcome.error:
             why_not = outcome.error
             self._fail(outcome, controller, now_s, control)
@@ -120,6 +123,12 @@ class InferenceDesk:
             why_not = 'a new episode, a pause or a deactivation came in between'
         elif job.generation != controller.generation:
             why_not = 'the arm was halted in between'
+            self.failures = 0
+        elif now_s - job.stamp_s > control.max_chunk_age_s:
+            why_not = self.too_late = (
+                f'a chunk came {now_s - job.stamp_s:.1f} s after its observation, allowed is '
+                f'max_chunk_age_s ({control.max_chunk_age_s:g} s)'
+            )
             self.failures = 0
         else:
             seam = self._splice(outcome, controller, now_s, control)

@@ -92,6 +92,16 @@ SAFETY_PARAMETERS = (
         change=Change.DYNAMIC,
     ),
     Parameter(
+        'max_chunk_age_s',
+        'double',
+        'Oldest observation whose chunk is still played when it comes.',
+        default=2.0,
+        unit='s',
+        above=0.0,
+        maximum=600.0,
+        change=Change.DYNAMIC,
+    ),
+    Parameter(
         'max_camera_skew_s',
         'double',
         "Largest difference between the images' stamps.",

@@ -237,6 +237,7 @@ def _control_settings(values: Mapping[str, Any]) -> ControlSettings:
         'command_type',
         'command_frame',
         'observation_timeout_s',
+        'max_chunk_age_s',
         'max_camera_skew_s',
         'starvation_grace_s',
         'halt_zero_duration_s',

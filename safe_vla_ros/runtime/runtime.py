@@ -213,11 +213,12 @@ class PolicyRuntime:
 
     @property
     def state(self) -> RuntimeState:
-        """What the last tick found, and why no inference can begin where that is the reason."""
+        """What the last tick found, and why no chunk can be had where that is known."""
         with self._lock:
             state = self._controller.state
-            if state.name in {'waiting', 'starved'} and self._desk.waits_for:
-                return RuntimeState(state.name, f'{state.reason}: {self._desk.waits_for}')
+            more = self._desk.waits_for or self._desk.too_late
+            if state.name in {'waiting', 'starved'} and more:
+                return RuntimeState(state.name, f'{state.reason}: {more}')
             return state
 
     def planned_path(self) -> list[Pose]:

@@ -47,6 +47,7 @@ class ControlSettings:
         limits: Largest speeds and accelerations.
         workspace: Box that is enforced, or None.
         observation_timeout_s: Oldest input that may still be used, by stamp and by receive time.
+        max_chunk_age_s: Oldest observation whose chunk is still played when it comes, seconds.
         max_camera_skew_s: Largest difference between the stamps of one observation's images.
         starvation_grace_s: How long the last twist is held when the chunk has ended.
         halt_zero_duration_s: How long zeros are published after the arm has decelerated.
@@ -64,6 +65,7 @@ class ControlSettings:
     limits: MotionLimits = field(default_factory=MotionLimits)
     workspace: Workspace | None = None
     observation_timeout_s: float = 0.5
+    max_chunk_age_s: float = 2.0
     max_camera_skew_s: float = 0.1
     starvation_grace_s: float = 0.1
     halt_zero_duration_s: float = 0.5

@@ -18,6 +18,7 @@ PATIENT = {
     'observation_timeout_s': 5.0,
     'starvation_grace_s': 1.0,
     'max_camera_skew_s': 1.0,
+    'max_chunk_age_s': 30.0,
     'halt_zero_duration_s': 0.06,
 }
 """Tests of something else must not halt where the machine is busy."""

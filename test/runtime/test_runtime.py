@@ -27,6 +27,27 @@ def test_a_chunk_skips_exactly_what_was_played_since_its_observation() -> None:
     )
 
 
+def test_a_chunk_of_an_old_observation_moves_nothing() -> None:
+    bench = Bench(latency_s=2.5)
+    assert not any(speed(command) for command in bench.run(6.0))
+    assert [report.accepted for report in bench.reports] == [False, False]
+    assert 'a chunk came 2.5 s after its observation, allowed is max_chunk_age_s (2 s)' in {
+        report.why_not for report in bench.reports
+    }
+    assert bench.state == 'waiting'
+    assert 'max_chunk_age_s' in bench.reason
+
+
+def test_a_slow_policy_moves_in_bursts_when_that_is_allowed() -> None:
+    bench = Bench(latency_s=2.5, settings=control(max_chunk_age_s=3.0))
+    commands = bench.run(9.0)
+    bursts = sum(report.accepted for report in bench.reports)
+    assert bursts == 2
+    # Eight actions of 0.05 s at 0.1 m/s, and the last one held for the grace time.
+    moved_m = sum(speed(command) * bench.interval_s for command in commands)
+    assert moved_m == pytest.approx(bursts * (0.4 + 0.1) * 0.1, rel=0.05)
+
+
 def test_inference_is_due_every_execute_steps_actions() -> None:
     bench = Bench(latency_s=0.06)
     bench.run(2.0)
