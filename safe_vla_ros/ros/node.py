@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rcl_interfaces.msg import SetParametersResult
 
     from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.types import Policy, PolicySpec
 
 UNCONFIGURED = RuntimeState('waiting', 'the node is not configured')
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -109,8 +111,7 @@ class PrunedPolicy(LifecycleNode):
         resolved = parameters.configure(spec, self._policies.pruner_names())
         threads = number_of_threads(resolved.node.inference_threads)
         try:
-            policy = self._policies.load(parameters.policy, resolved.policy, threads)
-            warm_up(policy, resolved)
+            policy = self._load(spec, resolved, threads)
             self._engine = Engine(self, policy, resolved, self._status)
         except BaseException:
             parameters.release()
@@ -125,6 +126,24 @@ class PrunedPolicy(LifecycleNode):
             f'{spec.chunk_size} actions of {resolved.control.action_period_s:g} s; pruning '
             f'{resolved.pruning.method}, keep ratio {resolved.pruning.keep_ratio:g}'
         )
+
+    def _load(self, spec: PolicySpec, resolved: Resolved, threads: int) -> Policy:
+        """Load the policy and try it out, saying what takes long and how long it took."""
+        logger = self.get_logger()
+        logger.info(f'loading policy {spec.name} ({spec.kind})')
+        start_s = time.perf_counter()
+        policy = self._policies.load(self._node_parameters.policy, resolved.policy, threads)
+        logger.info(f'loaded after {time.perf_counter() - start_s:.1f} s; trying it out')
+        durations_s = warm_up(policy, resolved)
+        text = ' and '.join(f'{duration_s:.3g}' for duration_s in durations_s)
+        logger.info(f'inferences to try it out took {text} s')
+        limit_s = resolved.control.max_chunk_age_s
+        if min(durations_s) > limit_s:
+            logger.warning(
+                f'an inference takes longer than max_chunk_age_s ({limit_s:g} s): no chunk will be '
+                'played. Use a faster device or, if nothing moves while the policy thinks, raise it'
+            )
+        return policy
 
     def _activate(self, state: LifecycleState) -> None:
         engine = self._engine

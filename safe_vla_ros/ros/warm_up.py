@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +22,11 @@ IMAGE_SIDE_PX = 224
 INSTRUCTION = 'warm up'
 
 
-def warm_up(policy: Policy, resolved: Resolved) -> None:
+def warm_up(policy: Policy, resolved: Resolved) -> list[float]:
     """Run the policy on grey images and a robot at rest.
+
+    Returns:
+        How long each of the ``PASSES`` inferences took, seconds.
 
     Raises:
         SafeVlaError: The policy cannot work with these settings.
@@ -39,6 +43,7 @@ def warm_up(policy: Policy, resolved: Resolved) -> None:
             gripper_joint_names=settings.gripper_joint_names,
         )
     memory = policy.new_episode()
+    durations_s = []
     for step in range(PASSES):
         stamps_s = dict.fromkeys(settings.cameras, 1.0 + 0.1 * step)
         observation = Observation(
@@ -47,4 +52,7 @@ def warm_up(policy: Policy, resolved: Resolved) -> None:
             proprio=proprio,
             image_stamps_s=stamps_s,
         )
+        start_s = time.perf_counter()
         policy.infer(observation, memory, resolved.pruning)
+        durations_s.append(time.perf_counter() - start_s)
+    return durations_s

@@ -184,6 +184,22 @@ def test_starvation_halts_after_the_grace_and_a_late_chunk_resumes(bench, robot)
     expect_halt_and_recovery(robot, 'starved', 'no new chunk came', bench.policy.gate.set)
 
 
+def test_policy_that_is_too_slow_says_so_and_moves_nothing(start_node):
+    with start_node(max_chunk_age_s=0.5, instruction='slowly') as bench:
+        robot = bench.robot
+        assert robot.transition('configure')
+        robot.wait_log('an inference takes longer than max_chunk_age_s (0.5 s)')
+        assert robot.transition('activate')
+        robot.wait_matched(*robot.images.values(), robot.pose, robot.joints)
+        robot.start_feeding()
+        refused = robot.next('inference').status[0]
+        assert 'allowed is max_chunk_age_s (0.5 s)' in refused.message
+        robot.wait_state('waiting', 'allowed is max_chunk_age_s (0.5 s)')
+        assert robot.heard['twist'] == []
+        assert robot.set_one_by_one(max_chunk_age_s=5.0)[0].successful
+        robot.next('twist', moves)
+
+
 @pytest.mark.parametrize('interruption', ['reset', 'pause', 'instruction', 'deactivate'])
 def test_chunk_of_an_older_epoch_is_dropped(bench, robot, interruption):
     robot.start_moving()
