@@ -30,6 +30,11 @@ class Header(NamedTuple):
     nanoseconds: int
     frame_id: str
 
+    @classmethod
+    def at(cls, stamp_s: float, frame_id: str = '') -> Header:
+        """Return a header with a stamp in seconds; times before zero become zero."""
+        return cls(*divmod(max(0, round(stamp_s * NANOSECONDS)), NANOSECONDS), frame_id)
+
     @property
     def stamp_s(self) -> float:
         """Stamp in seconds, rounded as the node rounds it."""

@@ -84,8 +84,7 @@ class Engine:
         for name in cameras:
             if stamp_s in self._headers[name]:
                 return self._headers[name][stamp_s]
-        nanoseconds = max(0, round(stamp_s * 1e9))
-        return Header(nanoseconds // 10**9, nanoseconds % 10**9, '')
+        return Header.at(stamp_s)
 
     def play(self, messages: Iterable[BagMessage], keep_going: Callable[[float], bool]) -> bool:
         """Play messages to the end.

@@ -10,11 +10,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from safe_vla_ros.replay.cdr import Header
-from safe_vla_ros.runtime.diagnostics import record_values, report_values, subtask_reset_values
-from safe_vla_ros.runtime.health import ERROR, OK, WARN
+from safe_vla_ros.runtime.diagnostics import TaskStatus, inference_statuses, reset_status
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
     from pathlib import Path
     from typing import Any
 
@@ -64,21 +63,14 @@ class OverlayBag:
             step: The inference.
             header: Of its oldest image; the messages have its stamp.
         """
-        report, record = step.report, step.report.record
-        level = OK if report.accepted else ERROR if report.error else WARN
-        text = 'played' if report.accepted else report.why_not
-        statuses = [self._status('inference', level, text, report_values(report))]
-        if record is not None:
-            text = 'key step' if record.key_step else 'pruned'
-            statuses.append(self._status('pruning', OK, text, record_values(record)))
-        self._write(step.method, 'inference', self._array(header, statuses), step.end_s)
-        if record is None:
-            return
-        ratio = self._types['std_msgs/msg/Float32'](data=float(record.pruning_ratio))
-        self._write(step.method, 'pruning_ratio', ratio, step.end_s)
-        if record.key_step and record.reason is not None:
-            values = subtask_reset_values(record, episode=report.episode, step=report.step)
-            reset = self._status('subtask_reset', OK, record.reason, values)
+        report = step.report
+        message = self._array(header, inference_statuses(report))
+        self._write(step.method, 'inference', message, step.end_s)
+        if report.record is not None:
+            ratio = self._types['std_msgs/msg/Float32'](data=float(report.record.pruning_ratio))
+            self._write(step.method, 'pruning_ratio', ratio, step.end_s)
+        reset = reset_status(report)
+        if reset is not None:
             self._write(step.method, 'subtask_reset', self._array(header, [reset]), step.end_s)
 
     def write_command(self, method: str, time_s: float, command: Command) -> None:
@@ -90,7 +82,7 @@ class OverlayBag:
                 linear=vector(*command.linear_m_s.tolist()),
                 angular=vector(*command.angular_rad_s.tolist()),
             )
-            header = self._header(_command_header(time_s, self._command_frame))
+            header = self._header(Header.at(time_s, self._command_frame))
             message = types['geometry_msgs/msg/TwistStamped'](header=header, twist=twist)
             self._write(method, 'ee_twist', message, time_s)
         else:
@@ -100,7 +92,7 @@ class OverlayBag:
                     *command.target.quaternion_xyzw.tolist()
                 ),
             )
-            header = self._header(_command_header(time_s, self._command_frame))
+            header = self._header(Header.at(time_s, self._command_frame))
             message = types['geometry_msgs/msg/PoseStamped'](header=header, pose=pose)
             self._write(method, 'ee_target', message, time_s)
         if command.gripper is not None:
@@ -163,25 +155,21 @@ class OverlayBag:
         )
         return self._types['std_msgs/msg/Header'](stamp=stamp, frame_id=header.frame_id)
 
-    def _status(self, task: str, level: int, text: str, values: Mapping[str, str]) -> Any:
+    def _status(self, status: TaskStatus) -> Any:
         key_value = self._types['diagnostic_msgs/msg/KeyValue']
         return self._types['diagnostic_msgs/msg/DiagnosticStatus'](
-            level=level,
-            name=f'{NODE}: {task}',
-            message=text,
+            level=status.level,
+            name=f'{NODE}: {status.task}',
+            message=status.message,
             hardware_id=self._hardware_id,
-            values=[key_value(key=key, value=value) for key, value in values.items()],
+            values=[key_value(key=key, value=value) for key, value in status.values.items()],
         )
 
-    def _array(self, header: Header, statuses: list[Any]) -> Any:
+    def _array(self, header: Header, statuses: Iterable[TaskStatus]) -> Any:
         return self._types['diagnostic_msgs/msg/DiagnosticArray'](
-            header=self._header(header._replace(frame_id='')), status=statuses
+            header=self._header(header._replace(frame_id='')),
+            status=[self._status(status) for status in statuses],
         )
-
-
-def _command_header(time_s: float, frame_id: str) -> Header:
-    nanoseconds = max(0, round(time_s * 1e9))
-    return Header(nanoseconds // 10**9, nanoseconds % 10**9, frame_id)
 
 
 def encode_jpeg(image: UInt8Array) -> bytes:

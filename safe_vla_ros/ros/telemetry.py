@@ -11,9 +11,10 @@ from std_msgs.msg import Float32
 
 from safe_vla_ros.ros.messages import path_message, status_message, time_message
 from safe_vla_ros.runtime import diagnostics
-from safe_vla_ros.runtime.health import ERROR, OK, WARN
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from builtin_interfaces.msg import Time
     from rclpy.node import Node
 
@@ -69,11 +70,12 @@ class Telemetry:
                 self._record = record
                 self._counts.add(record, report.episode)
         stamp = self._stamp(report)
-        self._inferences.publish(self._inference_message(report, stamp))
+        self._inferences.publish(self._message(diagnostics.inference_statuses(report), stamp))
         if record is not None:
             self._ratio.publish(Float32(data=record.pruning_ratio))
-            if record.key_step and record.reason is not None:
-                self._resets.publish(self._reset_message(record, report, stamp))
+        reset = diagnostics.reset_status(report)
+        if reset is not None:
+            self._resets.publish(self._message([reset], stamp))
         if report.error:
             logger = self._node.get_logger()
             logger.error(f'inference failed: {report.error}', throttle_duration_sec=THROTTLE_S)
@@ -107,37 +109,11 @@ class Telemetry:
                 return header.stamp
         return time_message(report.observation_stamp_s)
 
-    def _inference_message(self, report: InferenceReport, stamp: Time) -> DiagnosticArray:
-        level = OK if report.accepted else ERROR if report.error else WARN
-        message = DiagnosticArray()
-        message.header.stamp = stamp
-        text = 'played' if report.accepted else report.why_not
-        values = diagnostics.report_values(report)
-        message.status = [
-            status_message(f'{self._name}: inference', level, text, self._hardware_id, values)
-        ]
-        if report.record is not None:
-            record = report.record
-            message.status.append(
-                status_message(
-                    f'{self._name}: pruning',
-                    OK,
-                    'key step' if record.key_step else 'pruned',
-                    self._hardware_id,
-                    diagnostics.record_values(record),
-                )
-            )
-        return message
-
-    def _reset_message(
-        self, record: PruningRecord, report: InferenceReport, stamp: Time
-    ) -> DiagnosticArray:
-        values = diagnostics.subtask_reset_values(record, episode=report.episode, step=report.step)
+    def _message(self, statuses: Iterable[diagnostics.TaskStatus], stamp: Time) -> DiagnosticArray:
         message = DiagnosticArray()
         message.header.stamp = stamp
         message.status = [
-            status_message(
-                f'{self._name}: subtask_reset', OK, str(record.reason), self._hardware_id, values
-            )
+            status_message(f'{self._name}: {task}', level, text, self._hardware_id, values)
+            for task, level, text, values in statuses
         ]
         return message

@@ -7,7 +7,9 @@ the same name, format and meaning everywhere.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from safe_vla_ros.runtime.health import ERROR, OK, WARN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +67,42 @@ class PruningCounts:
             'episode_key_steps': count(self._episode_reasons.total()),
             'episode_key_step_reasons': _tally(self._episode_reasons),
         }
+
+
+class TaskStatus(NamedTuple):
+    """A diagnostic_msgs/DiagnosticStatus without the node's name and hardware.
+
+    Attributes:
+        task: What it is about, ``inference`` for example.
+        level: 0 OK, 1 WARN, 2 ERROR.
+        message: Short text.
+        values: Its keys and values.
+    """
+
+    task: str
+    level: int
+    message: str
+    values: Mapping[str, str]
+
+
+def inference_statuses(report: InferenceReport) -> list[TaskStatus]:
+    """Return what ``~/inference`` says: what became of the inference, and what pruning did."""
+    level = OK if report.accepted else ERROR if report.error else WARN
+    text = 'played' if report.accepted else report.why_not
+    statuses = [TaskStatus('inference', level, text, report_values(report))]
+    if report.record is not None:
+        text = 'key step' if report.record.key_step else 'pruned'
+        statuses.append(TaskStatus('pruning', OK, text, record_values(report.record)))
+    return statuses
+
+
+def reset_status(report: InferenceReport) -> TaskStatus | None:
+    """Return what ``~/subtask_reset`` says; None when the reference was not renewed."""
+    record = report.record
+    if record is None or not record.key_step or record.reason is None:
+        return None
+    values = subtask_reset_values(record, episode=report.episode, step=report.step)
+    return TaskStatus('subtask_reset', OK, record.reason, values)
 
 
 def report_values(report: InferenceReport) -> dict[str, str]:
