@@ -112,7 +112,7 @@ class InferenceDesk:
         job = outcome.job
         if self._in_flight is not None and _same(self._in_flight, job):
             self._in_flight = None
-        latency_s = now_s - job.started_s
+        latency_s, age_s = now_s - job.started_s, now_s - job.stamp_s
         self.counts.ended(latency_s, warm_up=job.warm_up)
         seam: Seam | None = None
         self.too_late = ''
@@ -124,9 +124,9 @@ class InferenceDesk:
         elif job.generation != controller.generation:
             why_not = 'the arm was halted in between'
             self.failures = 0
-        elif now_s - job.stamp_s > control.max_chunk_age_s:
+        elif age_s > control.max_chunk_age_s:
             why_not = self.too_late = (
-                f'a chunk came {now_s - job.stamp_s:.1f} s after its observation, allowed is '
+                f'a chunk came {age_s:.1f} s after its observation, allowed is '
                 f'max_chunk_age_s ({control.max_chunk_age_s:g} s)'
             )
             self.failures = 0
@@ -151,7 +151,7 @@ class InferenceDesk:
             epoch=job.epoch,
             warm_up=job.warm_up,
             latency_s=latency_s,
-            observation_age_s=now_s - job.stamp_s,
+            observation_age_s=age_s,
             skipped_actions=seam.skipped_actions if seam else 0.0,
             seam_jump_m_s=seam.jump_m_s if seam else None,
             seam_jump_rad_s=seam.jump_rad_s if seam else None,

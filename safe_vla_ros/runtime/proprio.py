@@ -15,7 +15,9 @@ from safe_vla_ros.runtime.geometry import (
 )
 from safe_vla_ros.types import Float64Array
 
-POSE_PARTS = ('ee_position', 'ee_axis_angle', 'ee_euler_xyz', 'ee_quaternion')
+POSE_PARTS = {'ee_position': 3, 'ee_axis_angle': 3, 'ee_euler_xyz': 3, 'ee_quaternion': 4}
+"""Parts that are read from ``ee_pose``, and how many numbers each makes."""
+
 JOINT_PREFIX = 'joint:'
 ALLOWED = f'{", ".join(POSE_PARTS)}, gripper_joints, {JOINT_PREFIX}<name> and zero'
 
@@ -38,8 +40,7 @@ def check_layout(layout: Sequence[str], gripper_joint_names: Sequence[str]) -> N
 
 def count_numbers(layout: Sequence[str], gripper_joint_names: Sequence[str]) -> int:
     """Return P, the length of the vector that ``assemble_proprio`` makes of a layout."""
-    sizes = {'ee_quaternion': 4, 'gripper_joints': len(gripper_joint_names)}
-    sizes |= dict.fromkeys(('ee_position', 'ee_axis_angle', 'ee_euler_xyz'), 3)
+    sizes = {**POSE_PARTS, 'gripper_joints': len(gripper_joint_names)}
     return sum(sizes.get(part, 1) for part in layout)
 
 
