@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from safe_vla_ros.bench.golden_checks import Check, check_set
 from safe_vla_ros.bench.golden_set import read_set
 from safe_vla_ros.errors import SafeVlaError
-from safe_vla_ros.sim.files import written_whole
+from safe_vla_ros.sim.files import write_json
 
 _DESCRIPTION = """\
 Runs an OpenVLA-OFT checkpoint over recorded inputs and compares every intermediate value with what
@@ -67,8 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             unreadable.append(path)
             print(f'ERROR {path}: {error}', file=sys.stderr)
     if options.json:
-        with written_whole(options.json) as partial:
-            partial.write_text(json.dumps(_as_json(results), indent=1) + '\n', encoding='utf-8')
+        write_json(options.json, _as_json(results))
     failed = sum(not check.passed for checks in results.values() for check in checks)
     compared = sum(len(checks) for checks in results.values())
     print(f'{compared - failed} passed, {failed} failed')

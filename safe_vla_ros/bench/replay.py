@@ -8,7 +8,6 @@ the peak of its memory against that of a recording a tenth as long.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import sys
@@ -25,7 +24,7 @@ from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
 from safe_vla_ros.replay.latency import LatencyModel
 from safe_vla_ros.replay.setup import OverlaySettings, ReplaySettings, Setup, resolve_methods
 from safe_vla_ros.runtime.overlay import render_record
-from safe_vla_ros.sim.files import written_whole
+from safe_vla_ros.sim.files import write_json
 from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
 
 if TYPE_CHECKING:
@@ -122,8 +121,7 @@ def main() -> None:
             }
     sys.stdout.write(as_text(figures))
     if options.json:
-        with written_whole(options.json) as partial:
-            partial.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+        write_json(options.json, figures)
 
 
 def overlay_ms(repeats: int = 200) -> dict[str, float]:

@@ -33,7 +33,7 @@ from safe_vla_ros.policies.packed_linear import can_pack, pack_for_cpu, pack_lin
 from safe_vla_ros.policies.registry import read_spec
 from safe_vla_ros.policies.spec import find_policy, read_config
 from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
-from safe_vla_ros.sim.files import written_whole
+from safe_vla_ros.sim.files import write_json
 from safe_vla_ros.types import PruningSettings, UInt8Array
 
 BUNDLED_POLICY = 'mini_metaworld'
@@ -60,11 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _print_table(options.table)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = options.device
-    machine = describe_machine(device)
+    machine = describe_machine(options.device)
     if options.save:
         return _save(options, machine)
-    model = _build(options, device)
+    model = _build(options)
     settings = PruningSettings(
         method=options.method,
         keep_ratio=options.keep_ratio,
@@ -75,15 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     images = next(_scene(model.cameras, model.image_size, options.seed))
     outside = model.outside_macs(images)
-    kernels = _set_kernels(model.module, options, device)
-    samples = list(_run(model, settings, options, device))
+    kernels = _set_kernels(model.module, options)
+    samples = list(_run(model, settings, options))
     summary = {
         'command': _command(),
         'weights': 'random; the outputs mean nothing',
         'shape': options.shape,
         'layers': options.layers,
         'dtype': options.dtype,
-        'device': str(device),
+        'device': str(options.device),
         'kernels': kernels,
         'method': options.method,
         'keep_ratio': options.keep_ratio,
@@ -103,23 +102,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _set_kernels(module: torch.nn.Module, options: argparse.Namespace, device: torch.device) -> str:
+def _set_kernels(module: torch.nn.Module, options: argparse.Namespace) -> str:
     if options.kernels == 'packed':
         packed = pack_linears(module)
     elif options.kernels is None and options.shape != 'mini':
-        packed = pack_for_cpu(module, device=device, dtype=DTYPES[options.dtype])
+        packed = pack_for_cpu(module, device=options.device, dtype=DTYPES[options.dtype])
     else:
         packed = 0
     return 'packed' if packed else 'plain'
 
 
 def _run(
-    model: SpeedModel, settings: PruningSettings, options: argparse.Namespace, device: torch.device
+    model: SpeedModel, settings: PruningSettings, options: argparse.Namespace
 ) -> Iterator[Sample]:
     """Run both arms step by step; yields the steps after warming up."""
     arms = {'none': PruningSettings(method='none', layer=settings.layer), settings.method: settings}
     episodes = {arm: make_episode() for arm in arms}
-    memory = PeakMemory(device)
+    memory = PeakMemory(options.device)
     scene = _scene(model.cameras, model.image_size, options.seed)
     for index in range(-options.warm_up, options.steps):
         images = next(scene)
@@ -158,9 +157,7 @@ def _save(options: argparse.Namespace, machine: dict[str, object]) -> int:
 def _write(path: Path | None, summary: dict[str, object]) -> None:
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(summary, indent=1) + '\n', encoding='utf-8')
+    write_json(path, summary)
     print(f'written to {path}')
 
 
@@ -199,18 +196,18 @@ def _scene(cameras: int, size: int, seed: int) -> Iterator[list[UInt8Array]]:
         shift = (shift + 2) % 256
 
 
-def _build(options: argparse.Namespace, device: torch.device) -> SpeedModel:
+def _build(options: argparse.Namespace) -> SpeedModel:
     dtype = DTYPES[options.dtype]
     if options.shape == 'mini':
         path = find_policy(BUNDLED_POLICY)
         config = model_config(read_config(path), path / 'config.json')
         config = replace(config, num_hidden_layers=options.layers)
-        return MiniSpeedModel(config, device=device, dtype=dtype, seed=options.seed)
+        return MiniSpeedModel(config, device=options.device, dtype=dtype, seed=options.seed)
     return OpenVlaSpeedModel(
         openvla_sizes(options.layers),
         parallel=options.shape == 'openvla-oft-7b',
         prompt_tokens=options.prompt_tokens,
-        device=device,
+        device=options.device,
         dtype=dtype,
         seed=options.seed,
     )

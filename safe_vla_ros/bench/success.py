@@ -8,7 +8,6 @@ differ only in which tokens they keep. The success figures do not depend on the 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -25,7 +24,7 @@ from safe_vla_ros.policies import find_policy, read_spec
 from safe_vla_ros.pruning import PRUNER_NAMES
 from safe_vla_ros.sim.closed_loop import pruning_settings
 from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs, wilson_interval
-from safe_vla_ros.sim.files import written_whole
+from safe_vla_ros.sim.files import write_json
 from safe_vla_ros.sim.tasks import TASKS
 
 TEST_SEED = 10_000
@@ -202,9 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.markdown:
         print(make_markdown(report))
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(options.out) as partial:
-            partial.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+        write_json(options.out, report)
         console.print(f'wrote {options.out}')
 
 

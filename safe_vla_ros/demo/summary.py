@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from safe_vla_ros.demo.results import group_by, pruning_numbers, rates, task_numbers
+from safe_vla_ros.sim.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,10 +67,7 @@ def make_summary(
 
 def write_summary(summary: Mapping[str, Any], path: Path) -> None:
     """Write the document; the file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix('.json.tmp')
-    draft.write_text(json.dumps(summary, indent=2, allow_nan=False) + '\n', encoding='utf-8')
-    draft.replace(path)
+    write_json(path, summary, indent=2, allow_nan=False)
 
 
 def describe_participants() -> dict[str, Any]:

@@ -10,6 +10,8 @@ import av
 import cv2
 import numpy as np
 
+from safe_vla_ros.sim.files import written_whole
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -55,9 +57,8 @@ def write_video(film: Film, path: Path, rate_hz: float) -> bool:
     if not film.camera:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.{path.name}')
     first_s = film.camera[0][0]
-    with av.open(str(draft), 'w', format='mp4') as container:
+    with written_whole(path) as partial, av.open(str(partial), 'w', format='mp4') as container:
         stream = container.add_stream('libx264', rate=max(1, round(rate_hz)))
         stream.pix_fmt = 'yuv420p'
         stream.options = {'crf': '20', 'preset': 'veryfast'}
@@ -71,7 +72,6 @@ def write_video(film: Film, path: Path, rate_hz: float) -> bool:
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-    draft.replace(path)
     return True
 
 

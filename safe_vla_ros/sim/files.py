@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,3 +18,21 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + '.partial')
     yield partial
     os.replace(partial, path)  # noqa: PTH105
+
+
+def write_json(path: Path, content: object, *, indent: int = 1, allow_nan: bool = True) -> None:
+    """Write a JSON file whole, with its directory.
+
+    Args:
+        path: The file.
+        content: What it holds.
+        indent: Spaces per level.
+        allow_nan: Whether NaN and infinity may be in it, which strict JSON has not.
+
+    Raises:
+        ValueError: NaN or infinity is in it and not allowed.
+    """
+    text = json.dumps(content, indent=indent, allow_nan=allow_nan)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial:
+        partial.write_text(text + '\n', encoding='utf-8')
