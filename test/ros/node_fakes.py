@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from safe_vla_ros.errors import CheckpointError, NonFiniteError
+from safe_vla_ros.ros.policy_source import RegisteredPolicies
 from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
 
 CHUNK_STEPS = 8
@@ -135,3 +136,23 @@ class FakePolicies:
 
     def pruner_names(self):
         return ('safe', 'none')
+
+
+class KeptChunks(RegisteredPolicies):
+    """The policies of this package; what they answer is kept, by stamp to the microsecond."""
+
+    def __init__(self):
+        self.chunks = {}
+
+    def load(self, reference, settings, threads):
+        policy, chunks = super().load(reference, settings, threads), self.chunks
+
+        class Keeping:
+            spec, new_episode = policy.spec, policy.new_episode
+
+            def infer(self, observation, memory, pruning):
+                chunk = policy.infer(observation, memory, pruning)
+                chunks[round(observation.stamp_s, 6)] = chunk
+                return chunk
+
+        return Keeping()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
 from node_bench import CAMERAS, header, seconds, values_of
+from node_fakes import KeptChunks
 from openvla_checkpoints import GOLDEN, golden_parameters, unpack_golden
 from sensor_msgs.msg import Image, JointState
 
 from safe_vla_ros.policies.prompt import complete_prompt
-from safe_vla_ros.ros.policy_source import RegisteredPolicies
 from safe_vla_ros.runtime.geometry import quaternion_from_rotation_vector
 
 SET = GOLDEN / 'set1'
@@ -20,26 +20,6 @@ STEP = 3
 """The published observation that the robot sees all the time."""
 LINEAR_SCALE_M, ANGULAR_SCALE_RAD, PERIOD_S = 0.05, 0.5, 0.05
 PIXELS, TOKENS, KEPT = 70, 50, 12
-
-
-class KeptChunks(RegisteredPolicies):
-    """The policies of this package; the chunks that they give are kept, by stamp."""
-
-    def __init__(self):
-        self.chunks = {}
-
-    def load(self, reference, settings, threads):
-        policy, chunks = super().load(reference, settings, threads), self.chunks
-
-        class Keeping:
-            spec, new_episode = policy.spec, policy.new_episode
-
-            def infer(self, observation, memory, pruning):
-                chunk = policy.infer(observation, memory, pruning)
-                chunks[round(observation.stamp_s, 6)] = chunk
-                return chunk
-
-        return Keeping()
 
 
 @pytest.fixture(scope='module')

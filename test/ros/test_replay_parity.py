@@ -6,6 +6,7 @@ import json
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from node_bench import BEST_EFFORT, seconds, values_of
+from node_fakes import KeptChunks
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -15,7 +16,6 @@ from std_msgs.msg import String
 from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
 from safe_vla_ros.replay.latency import LatencyModel
 from safe_vla_ros.replay.setup import ReplaySettings, load_setup
-from safe_vla_ros.ros.policy_source import RegisteredPolicies
 
 SETS = 9
 INSTRUCTION = 'open the drawer'
@@ -23,28 +23,6 @@ CAMERAS = {'corner': (48, 64), 'gripper': (32, 32)}
 STORE = get_typestore(Stores.ROS2_JAZZY)
 TIMED = ('latency_ms', 'observation_age_s', 'skipped_actions', 'seam_jump', 'stage_ms')
 """Beginnings of keys that depend on how fast the machine was."""
-
-
-class RecordingPolicies(RegisteredPolicies):
-    """The policies of this package; what they answer is kept."""
-
-    def __init__(self):
-        self.policy = None
-        self.chunks = {}
-
-    def load(self, reference, settings, threads):
-        inner = super().load(reference, settings, threads)
-        chunks = self.chunks
-
-        class Recording:
-            spec, new_episode = inner.spec, inner.new_episode
-
-            def infer(self, observation, memory, pruning):
-                chunk = inner.infer(observation, memory, pruning)
-                chunks[round(observation.stamp_s, 3)] = chunk
-                return chunk
-
-        return Recording()
 
 
 class LockStepRobot:
@@ -111,7 +89,7 @@ class LockStepRobot:
 
 def run_live(start_node, values, bag):
     """Drive the node in lock-step; return chunks and ``~/inference`` by stamp."""
-    policies = RecordingPolicies()
+    policies = KeptChunks()
     overrides = {name.replace('.', '__'): value for name, value in values.items()}
     reports = {}
     with (
