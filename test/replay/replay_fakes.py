@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 
@@ -28,6 +29,9 @@ SPEC = PolicySpec(
     gripper_joint_names=('gripper_left', 'gripper_right'),
     pruning={'layer': 2, 'refresh_threshold': 0.5},
 )
+PRESSED_ONCE = 'TEST_PRESSED_ONCE'
+"""Environment variable with the file that the first Ctrl-C of several processes makes."""
+
 METHODS = ('safe', 'none', 'fastv', 'random')
 
 
@@ -108,12 +112,16 @@ def make_setup(methods=('safe', 'none'), policy=None, latency_s=0.06, values=Non
 
 
 class InterruptingPolicy:
-    """Presses Ctrl-C at one of its inferences, for its own process and for others."""
+    """Presses Ctrl-C at one of its inferences, for its own process and for others.
+
+    A second one interrupts at once, so policies in several processes share the file ``once``: only
+    the first of them presses it for others.
+    """
 
     spec = SPEC
 
-    def __init__(self, at, others=()):
-        self.policy, self.at, self.others = FakePolicy(), at, others
+    def __init__(self, at, others=(), once=None):
+        self.policy, self.at, self.others, self.once = FakePolicy(), at, others, once
 
     def new_episode(self):
         return self.policy.new_episode()
@@ -121,12 +129,20 @@ class InterruptingPolicy:
     def infer(self, *arguments):
         chunk = self.policy.infer(*arguments)
         if self.policy.calls == self.at:
-            for process in (os.getpid(), *self.others):
+            for process in (os.getpid(), *(self.others if self.is_first() else ())):
                 os.kill(process, signal.SIGINT)
         return chunk
+
+    def is_first(self):
+        try:
+            if self.once is not None:
+                Path(self.once).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
 
 def load_interrupting_setup(settings):
     """Load a policy that presses Ctrl-C in the process of a terminal's user and in its own."""
-    policy = InterruptingPolicy(at=5, others=(os.getppid(),))
+    policy = InterruptingPolicy(at=5, others=(os.getppid(),), once=os.environ[PRESSED_ONCE])
     return Setup(settings, resolve_methods(settings, SPEC, METHODS), policy)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from mini_policies import write_untrained_policy
-from replay_fakes import InterruptingPolicy, load_interrupting_setup
+from replay_fakes import PRESSED_ONCE, InterruptingPolicy, load_interrupting_setup
 
 from safe_vla_ros.replay.cli import main
 from safe_vla_ros.replay.output import read_summary
@@ -150,6 +150,7 @@ def test_ctrl_c_in_every_process_leaves_a_partial_result(
 ):
     # A terminal sends it to the worker processes as well, which must not mind.
     monkeypatch.setattr('safe_vla_ros.replay.cli.load_setup', load_interrupting_setup)
+    monkeypatch.setenv(PRESSED_ONCE, str(tmp_path / 'pressed'))
     paths = [str(robot(build(f'bag_{i}'), duration_s=20.0, state_hz=10).write()) for i in (1, 2)]
     out = tmp_path / 'out'
     arguments = [*paths, '--policy', policy, '--latency', '60', '--out', str(out)]
