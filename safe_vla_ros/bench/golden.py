@@ -12,7 +12,7 @@ import torch
 from safe_vla_ros.bench.golden_checks import Check, check_set
 from safe_vla_ros.bench.golden_set import read_set
 from safe_vla_ros.errors import SafeVlaError
-from safe_vla_ros.sim.files import write_json
+from safe_vla_ros.whole_files import write_json
 
 _DESCRIPTION = """\
 Runs an OpenVLA-OFT checkpoint over recorded inputs and compares every intermediate value with what

@@ -22,10 +22,10 @@ import numpy as np
 from safe_vla_ros.bench.recordings import KINDS, write_recording
 from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
 from safe_vla_ros.replay.latency import LatencyModel
-from safe_vla_ros.replay.setup import OverlaySettings, ReplaySettings, Setup, resolve_methods
+from safe_vla_ros.replay.replay_setup import OverlaySettings, ReplaySettings, Setup, resolve_methods
 from safe_vla_ros.runtime.overlay import render_record
-from safe_vla_ros.sim.files import write_json
 from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
+from safe_vla_ros.whole_files import write_json
 
 if TYPE_CHECKING:
     from safe_vla_ros.types import EpisodeMemory, Observation, PruningSettings

@@ -33,8 +33,8 @@ from safe_vla_ros.policies.packed_linear import can_pack, pack_for_cpu, pack_lin
 from safe_vla_ros.policies.registry import read_spec
 from safe_vla_ros.policies.spec import find_policy, read_config
 from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
-from safe_vla_ros.sim.files import write_json
 from safe_vla_ros.types import PruningSettings, UInt8Array
+from safe_vla_ros.whole_files import write_json
 
 BUNDLED_POLICY = 'mini_metaworld'
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}

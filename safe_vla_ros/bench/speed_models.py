@@ -22,7 +22,7 @@ from safe_vla_ros.policies.openvla import AutoregressiveModel
 from safe_vla_ros.policies.openvla_config import NetworkSizes
 from safe_vla_ros.policies.openvla_network import build_network, place_buffers
 from safe_vla_ros.policies.openvla_oft_model import OftModel
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.policies.vision_sizes import TowerSizes
 from safe_vla_ros.pruning import EpisodeState
 from safe_vla_ros.pruning.flops import layer_macs
@@ -157,7 +157,7 @@ class OpenVlaSpeedModel:
         self, images: Sequence[UInt8Array], episode: EpisodeState, settings: PruningSettings
     ) -> SpeedStep:
         """Prepare, encode, decode and read actions, as a policy does."""
-        watch = Stopwatch(torch.device('cpu'))
+        watch = StageTimer(torch.device('cpu'))
         with watch.stage('total'):
             with watch.stage('prepare'):
                 pixels = self._pixels(images)
@@ -223,8 +223,8 @@ class MiniSpeedModel:
         self, images: Sequence[UInt8Array], episode: EpisodeState, settings: PruningSettings
     ) -> SpeedStep:
         """Prepare, encode, decode and read actions, as the policy does."""
-        model, watch = self._model, Stopwatch(self._device)
-        whole = Stopwatch(torch.device('cpu'))
+        model, watch = self._model, StageTimer(self._device)
+        whole = StageTimer(torch.device('cpu'))
         with whole.stage('total'):
             with watch.stage('prepare'):
                 prepared = self._prepared(images)

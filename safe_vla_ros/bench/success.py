@@ -24,8 +24,8 @@ from safe_vla_ros.policies import find_policy, read_spec
 from safe_vla_ros.pruning import PRUNER_NAMES
 from safe_vla_ros.sim.closed_loop import pruning_settings
 from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs, wilson_interval
-from safe_vla_ros.sim.files import write_json
 from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.whole_files import write_json
 
 TEST_SEED = 10_000
 """First seed of scenes that chose nothing: not used in collecting, training or calibrating."""

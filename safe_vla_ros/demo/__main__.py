@@ -6,10 +6,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from safe_vla_ros.demo.demo_summary import figures_table, make_summary, success_table, write_summary
 from safe_vla_ros.demo.display import Display
 from safe_vla_ros.demo.options import parse_options
 from safe_vla_ros.demo.session import Session, run_session, write_films
-from safe_vla_ros.demo.summary import figures_table, make_summary, success_table, write_summary
 from safe_vla_ros.errors import SafeVlaError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 
-from safe_vla_ros.sim.files import written_whole
+from safe_vla_ros.whole_files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning.saliency import attention_saliency
 
 TAPPING_ATTENTION = 'safe_vla_tapping_sdpa'
@@ -31,7 +31,7 @@ class SaliencyTap:
 
     __slots__ = ('_stopwatch', 'columns', 'rows', 'saliency')
 
-    def __init__(self, rows: slice, columns: slice, stopwatch: Stopwatch) -> None:
+    def __init__(self, rows: slice, columns: slice, stopwatch: StageTimer) -> None:
         self.rows = rows
         self.columns = columns
         self.saliency: Tensor | None = None

@@ -12,10 +12,10 @@ from transformers import DynamicCache
 
 from safe_vla_ros.errors import NonFiniteError
 from safe_vla_ros.policies.attention import SaliencyTap
-from safe_vla_ros.policies.record import make_record
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.pruning_record import make_record
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import StepInput, StepReport, decoder_macs, make_pruner
-from safe_vla_ros.pruning.plan import ACTION_ROWS
+from safe_vla_ros.pruning.layer_plan import ACTION_ROWS
 
 if TYPE_CHECKING:
     from safe_vla_ros.pruning import EpisodeState
@@ -53,7 +53,7 @@ class DecoderOutput:
     macs: int
     macs_full: int
     cache: DynamicCache | None
-    stopwatch: Stopwatch
+    stopwatch: StageTimer
 
     @property
     def pruned(self) -> bool:
@@ -164,7 +164,7 @@ def run_decoder(
     layers = decoder.layers
     tokens = inputs_embeds[0, visual]
     device = inputs_embeds.device
-    stopwatch = Stopwatch(device)
+    stopwatch = StageTimer(device)
     taps: dict[int, SaliencyTap] = {}
     cache = DynamicCache() if use_cache else None
     with stopwatch.stage('decode'):

@@ -18,7 +18,7 @@ from safe_vla_ros.policies.decoder import make_record, run_decoder
 from safe_vla_ros.policies.device import choose_device, choose_dtype
 from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
 from safe_vla_ros.policies.spec import apply_policy_file, read_config
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import EpisodeState, make_episode
 from safe_vla_ros.types import PolicySpec
 
@@ -159,7 +159,7 @@ class MiniPolicy:
             msg = f'the memory must come from new_episode, got {type(memory).__name__}'
             raise TypeError(msg)
         device, dtype = self._weight.device, self._weight.dtype
-        stopwatch = Stopwatch(device)
+        stopwatch = StageTimer(device)
         with stopwatch.stage('prepare'):
             images, proprio = self._prepare(observation)
             text = encode_instruction(

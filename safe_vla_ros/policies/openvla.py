@@ -30,7 +30,7 @@ from safe_vla_ros.policies.openvla_policy import (
 )
 from safe_vla_ros.policies.packed_linear import pack_for_cpu
 from safe_vla_ros.policies.spec import apply_policy_file
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import EpisodeState
 from safe_vla_ros.types import PolicySettings, PolicySpec, PruningSettings
 
@@ -72,7 +72,7 @@ class AutoregressiveModel:
             ObservationError: The prompt is too long for the decoder.
         """
         network = self.network
-        watch = Stopwatch(network.device)
+        watch = StageTimer(network.device)
         sequence = network.assemble(network.encode(pixels, watch), prompt_ids)
         output = network.decode(
             sequence,

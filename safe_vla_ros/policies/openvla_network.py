@@ -18,7 +18,7 @@ from safe_vla_ros.policies.decoder import DecoderOutput, run_decoder
 from safe_vla_ros.policies.heads import GeluProjector
 from safe_vla_ros.policies.openvla_config import NetworkSizes
 from safe_vla_ros.policies.prompt import STOP_ID
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.policies.vision import FusedVision, load_vision, tower_sources
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class OpenVlaNetwork(nn.Module):
         """Dtype of the weights."""
         return cast('torch.dtype', self.decoder.norm.weight.dtype)
 
-    def encode(self, pixels: torch.Tensor, watch: Stopwatch | None = None) -> torch.Tensor:
+    def encode(self, pixels: torch.Tensor, watch: StageTimer | None = None) -> torch.Tensor:
         """Turn pixel values into visual tokens.
 
         Args:
@@ -86,7 +86,7 @@ class OpenVlaNetwork(nn.Module):
         Returns:
             [N, D], camera by camera.
         """
-        watch = watch or Stopwatch(self.device)
+        watch = watch or StageTimer(self.device)
         with watch.stage('encode'):
             with watch.stage('vision'):
                 features = self.vision(pixels)

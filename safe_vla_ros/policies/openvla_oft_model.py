@@ -10,7 +10,7 @@ import torch
 from safe_vla_ros.policies.heads import GeluProjector, L1ActionHead, decode_action_tokens
 from safe_vla_ros.policies.openvla_network import OpenVlaNetwork
 from safe_vla_ros.policies.openvla_policy import Prediction
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import EpisodeState
 from safe_vla_ros.types import Float32Array, Float64Array, PruningSettings
 
@@ -78,7 +78,7 @@ class OftModel:
             ObservationError: The prompt is too long for the decoder.
         """
         network = self.network
-        watch = Stopwatch(network.device)
+        watch = StageTimer(network.device)
         sequence = network.assemble(
             network.encode(pixels, watch),
             prompt_ids,

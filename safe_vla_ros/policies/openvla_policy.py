@@ -23,8 +23,8 @@ from safe_vla_ros.policies.normalization import (
 )
 from safe_vla_ros.policies.openvla_network import OpenVlaNetwork
 from safe_vla_ros.policies.prompt import PromptEncoder
-from safe_vla_ros.policies.record import make_record
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.pruning_record import make_record
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import EpisodeState, make_episode
 from safe_vla_ros.types import (
     ActionChunk,
@@ -59,7 +59,7 @@ class Prediction:
     actions: Float32Array | Float64Array
     states: torch.Tensor
     output: DecoderOutput
-    stopwatch: Stopwatch
+    stopwatch: StageTimer
 
 
 class ActionModel(Protocol):
@@ -184,7 +184,7 @@ class OpenVlaPolicy:
             NonFiniteError: Attention, tokens or actions hold NaN or infinity.
             ObservationError: A camera is missing, or proprioception or instruction do not fit.
         """
-        watch = Stopwatch(torch.device('cpu'))
+        watch = StageTimer(torch.device('cpu'))
         with watch.stage('prepare'):
             pixels = self._model.network.vision.normalize(self._images(observation))
             prompt_ids = self._encode_prompt(observation.instruction)

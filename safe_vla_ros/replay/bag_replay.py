@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.errors import SafeVlaError
+from safe_vla_ros.replay.bag_player import BagPlayer
 from safe_vla_ros.replay.bags import Bag
 from safe_vla_ros.replay.comparison import UNPRUNED, UnprunedChunks
-from safe_vla_ros.replay.engine import Engine
 from safe_vla_ros.replay.method_run import MethodRun
 from safe_vla_ros.replay.overlay_bag import OverlayBag, encode_jpeg
 from safe_vla_ros.replay.pictures import Filmstrip, Painter
 from safe_vla_ros.replay.rows import RowFile, clean, make_row
-from safe_vla_ros.replay.stopwatch import Stopwatch, TimedPolicy
-from safe_vla_ros.replay.topics import find_routes
+from safe_vla_ros.replay.section_timer import SectionTimer, TimedPolicy
+from safe_vla_ros.replay.topic_routes import find_routes
 from safe_vla_ros.runtime.clocks import ManualClock
 from safe_vla_ros.runtime.overlay import TokenArea
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from safe_vla_ros.replay.method_run import Step
-    from safe_vla_ros.replay.setup import Setup
-    from safe_vla_ros.replay.tally import Tally
+    from safe_vla_ros.replay.metrics import MetricSums
+    from safe_vla_ros.replay.replay_setup import Setup
     from safe_vla_ros.runtime.controller import Command
 
 ROWS, RESULT, OVERLAY, FILMSTRIP = 'steps.jsonl', 'result.json', 'overlay', 'filmstrip'
@@ -97,7 +97,7 @@ class _Replay:
         self.start_s, self.end_s = bag.start_s, bag.end_s
         own = setup.own
         self.routes = find_routes(bag.topic_types(), setup.wanted())
-        self.stopwatch = Stopwatch()
+        self.stopwatch = SectionTimer()
         self.clock = ManualClock()
         self.painter: Painter | None = None
         if setup.settings.overlays.transport != 'none':
@@ -108,7 +108,7 @@ class _Replay:
                 area=TokenArea.of(own.policy),
             )
         self.strips = {method: Filmstrip(folder / FILMSTRIP, method) for method in setup.resolved}
-        self.engine = self._make_engine()
+        self.player = self._make_player()
 
     def run(self, result: dict[str, Any], keep_going: Callable[[float, float], bool]) -> None:
         """Play the bag and fill in the result, also when the bag breaks off."""
@@ -125,30 +125,30 @@ class _Replay:
             )
             stack.callback(self.overlay_bag.close)
             try:
-                ended = self.engine.play(
+                ended = self.player.play(
                     self.bag.messages(wanted),
                     lambda time_s: keep_going(time_s - self.start_s, duration_s),
                 )
                 result['status'] = COMPLETE if ended else INTERRUPTED
             except SafeVlaError as error:
-                self.engine.finish()
+                self.player.finish()
                 result['status'] = DAMAGED if self.rows.count else FAILED
                 result['error'] = str(error)
             else:
-                self.engine.finish()
+                self.player.finish()
         self._describe(result)
         if result['status'] == FAILED:
             for name in (OVERLAY, FILMSTRIP):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
 
-    def on_step(self, step: Step, tally: Tally) -> None:
+    def on_step(self, step: Step, metrics: MetricSums) -> None:
         """Write an inference everywhere."""
-        self.rows.write(make_row(step, tally, bag=self.task.key, start_s=self.engine.start_s))
-        self.overlay_bag.write_step(step, self.engine.header_of(step.report.observation_stamp_s))
+        self.rows.write(make_row(step, metrics, bag=self.task.key, start_s=self.player.start_s))
+        self.overlay_bag.write_step(step, self.player.header_of(step.report.observation_stamp_s))
         if self.painter is None:
             return
         overlays = self.painter.draw(step)
-        self.strips[step.method].add(step, overlays, start_s=self.engine.start_s)
+        self.strips[step.method].add(step, overlays, start_s=self.player.start_s)
         compressed = self.setup.settings.overlays.transport == 'compressed'
         observation = step.report.observation
         stamps = observation.image_stamps_s if observation else {}
@@ -157,7 +157,7 @@ class _Replay:
                 step,
                 camera,
                 overlay,
-                header=self.engine.header_of(stamps[camera], camera),
+                header=self.player.header_of(stamps[camera], camera),
                 jpeg=encode_jpeg(overlay) if compressed else None,
             )
 
@@ -165,7 +165,7 @@ class _Replay:
         """Write a command."""
         self.overlay_bag.write_command(method, time_s, command)
 
-    def _make_engine(self) -> Engine:
+    def _make_player(self) -> BagPlayer:
         policy = TimedPolicy(self.setup.policy, self.stopwatch)
         resolved = self.setup.resolved
         unpruned = None
@@ -185,7 +185,7 @@ class _Replay:
             )
             for method in methods
         ]
-        return Engine(
+        return BagPlayer(
             self.routes,
             self.clock,
             runs,
@@ -195,22 +195,22 @@ class _Replay:
         )
 
     def _describe(self, result: dict[str, Any]) -> None:
-        engine, seconds = self.engine, self.stopwatch.seconds
-        runs = {run.method: run for run in engine.runs}
+        player, seconds = self.player, self.stopwatch.seconds
+        runs = {run.method: run for run in player.runs}
         result |= {
-            'notes': [*self.routes.notes, *engine.notes],
-            'start_s': engine.start_s,
+            'notes': [*self.routes.notes, *player.notes],
+            'start_s': player.start_s,
             'duration_s': self.end_s - self.start_s,
-            'played_s': engine.played_s if engine.messages else 0.0,
+            'played_s': player.played_s if player.messages else 0.0,
             'topics': [asdict(route) for route in self.routes.by_topic.values()],
-            'skipped': dict(sorted(engine.skipped.items())),
-            'messages': engine.messages,
+            'skipped': dict(sorted(player.skipped.items())),
+            'messages': player.messages,
             'rows': self.rows.count,
             'methods': {
                 method: {
-                    'tally': runs[method].tally.to_json(),
+                    'metrics': runs[method].metrics.to_json(),
                     'state_changes': [
-                        {**asdict(change), 'time_s': change.time_s - engine.start_s}
+                        {**asdict(change), 'time_s': change.time_s - player.start_s}
                         for change in runs[method].changes
                     ],
                     'filmstrip': self.strips[method].to_json(),

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from safe_vla_ros.replay.errors import MessageError
-from safe_vla_ros.runtime.images import CompressedImage, RawImage
+from safe_vla_ros.runtime.image_decoding import CompressedImage, RawImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

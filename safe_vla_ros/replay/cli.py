@@ -22,7 +22,7 @@ from safe_vla_ros.replay.latency import MEASURED, LatencyModel
 from safe_vla_ros.replay.merge import merge
 from safe_vla_ros.replay.output import REPORT, ResultFolder
 from safe_vla_ros.replay.progress import ProgressDisplay, summary_table
-from safe_vla_ros.replay.setup import (
+from safe_vla_ros.replay.replay_setup import (
     LOG_CLOCK,
     STAMP_CLOCK,
     OverlaySettings,
@@ -31,7 +31,7 @@ from safe_vla_ros.replay.setup import (
     policy_reference,
     resolve_methods,
 )
-from safe_vla_ros.replay.topics import parse_overrides, read_remappings
+from safe_vla_ros.replay.topic_routes import parse_overrides, read_remappings
 from safe_vla_ros.runtime.parameter_file import read_parameter_file
 from safe_vla_ros.runtime.parameters import PARAMETERS
 

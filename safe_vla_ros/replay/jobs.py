@@ -16,7 +16,7 @@ import cv2
 
 from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
 from safe_vla_ros.replay.errors import ReplayError
-from safe_vla_ros.replay.setup import ReplaySettings, Setup, load_setup
+from safe_vla_ros.replay.replay_setup import ReplaySettings, Setup, load_setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

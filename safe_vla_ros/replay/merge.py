@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from safe_vla_ros.replay.bag_replay import RESULT
 from safe_vla_ros.replay.errors import ReplayError
 from safe_vla_ros.replay.output import BAGS, ResultFolder, read_summary
-from safe_vla_ros.replay.summary import FORMAT
+from safe_vla_ros.replay.replay_summary import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

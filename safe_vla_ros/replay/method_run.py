@@ -6,16 +6,16 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from safe_vla_ros.replay.commands import Agreement, Smoothness
+from safe_vla_ros.replay.command_metrics import Agreement, Smoothness
 from safe_vla_ros.replay.comparison import UNPRUNED, ActionDifference, action_difference
-from safe_vla_ros.replay.tally import Tally
+from safe_vla_ros.replay.metrics import MetricSums
 
 if TYPE_CHECKING:
     from safe_vla_ros.replay.comparison import UnprunedChunks
     from safe_vla_ros.replay.latency import LatencyModel
     from safe_vla_ros.runtime.controller import Command
     from safe_vla_ros.runtime.inference import InferenceOutcome, InferenceReport
-    from safe_vla_ros.runtime.runtime import PolicyRuntime
+    from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 
 MOST_STATE_CHANGES = 200
 
@@ -51,8 +51,8 @@ class StateChange:
 class MethodListener(Protocol):
     """Who is told what a method does."""
 
-    def on_step(self, step: Step, tally: Tally) -> None:
-        """An inference ended; ``tally`` holds the commands since the one before it."""
+    def on_step(self, step: Step, metrics: MetricSums) -> None:
+        """An inference ended; ``metrics`` holds the commands since the one before it."""
 
     def on_command(self, method: str, time_s: float, command: Command) -> None:
         """A command was due."""
@@ -64,7 +64,7 @@ class MethodRun:
     Attributes:
         method: Name of the method.
         runtime: The runtime.
-        tally: What was measured.
+        metrics: What was measured.
         agreement: Recorded commands to compare with.
         changes: The first state changes.
     """
@@ -81,7 +81,7 @@ class MethodRun:
     ) -> None:
         self.method = method
         self.runtime = runtime
-        self.tally = Tally()
+        self.metrics = MetricSums()
         self.agreement = Agreement()
         self.changes: list[StateChange] = []
         self._latency = latency
@@ -89,7 +89,7 @@ class MethodRun:
         self._period_s = period_s
         self._listener = listener
         self._smoothness = Smoothness(period_s)
-        self._between = Tally()
+        self._between = MetricSums()
         self._running: tuple[InferenceOutcome, float, float, ActionDifference | None] | None = None
 
     @property
@@ -118,28 +118,28 @@ class MethodRun:
         report = self.runtime.finish_inference(outcome)
         step = Step(self.method, begin_s, now_s, report, difference)
         self._count(step)
-        between, self._between = self._between, Tally()
+        between, self._between = self._between, MetricSums()
         self._listener.on_step(step, between)
-        self.tally.merge(between)
+        self.metrics.merge(between)
 
     def tick(self, now_s: float) -> None:
         """Let one control tick happen."""
         command = self.runtime.tick()
-        self._smoothness.add(command, self.tally)
+        self._smoothness.add(command, self.metrics)
         self.agreement.compare(now_s, command, self._between)
         if command is not None:
             self._listener.on_command(self.method, now_s, command)
         state = self.runtime.state
-        self.tally.count(f'state_s/{state.name}', self._period_s)
+        self.metrics.count(f'state_s/{state.name}', self._period_s)
         if not self.changes or self.changes[-1].name != state.name:
-            self.tally.count('state_changes')
+            self.metrics.count('state_changes')
             if len(self.changes) < MOST_STATE_CHANGES:
                 self.changes.append(StateChange(now_s, state.name, state.reason))
 
     def close(self) -> None:
         """Take in what is counted at the end of the bag."""
-        self.tally.merge(self._between)
-        self._between = Tally()
+        self.metrics.merge(self._between)
+        self._between = MetricSums()
         statistics = self.runtime.statistics()
         for name in (
             'played_ticks',
@@ -149,9 +149,9 @@ class MethodRun:
             'workspace_clipped_ticks',
             'lead_clipped_ticks',
         ):
-            self.tally.count(name, getattr(statistics, name))
+            self.metrics.count(name, getattr(statistics, name))
         for kind, number in statistics.halts.items():
-            self.tally.count(f'halts/{kind}', number)
+            self.metrics.count(f'halts/{kind}', number)
 
     def _difference(self, outcome: InferenceOutcome) -> ActionDifference | None:
         observation, chunk = outcome.job.observation, outcome.chunk
@@ -164,33 +164,33 @@ class MethodRun:
         return None if unpruned is None else action_difference(chunk, unpruned)
 
     def _count(self, step: Step) -> None:
-        tally, report = self.tally, step.report
-        tally.count('inferences')
-        tally.count('accepted' if report.accepted else 'not_accepted')
+        metrics, report = self.metrics, step.report
+        metrics.count('inferences')
+        metrics.count('accepted' if report.accepted else 'not_accepted')
         if report.error:
-            tally.count('errors')
-        tally.add('latency_ms', 1000 * report.latency_s)
-        tally.add('observation_age_s', report.observation_age_s)
+            metrics.count('errors')
+        metrics.add('latency_ms', 1000 * report.latency_s)
+        metrics.add('observation_age_s', report.observation_age_s)
         if report.accepted:
-            tally.add('skipped_actions', report.skipped_actions)
-        tally.add('seam_jump_m_s', report.seam_jump_m_s)
-        tally.add('seam_jump_rad_s', report.seam_jump_rad_s)
+            metrics.add('skipped_actions', report.skipped_actions)
+        metrics.add('seam_jump_m_s', report.seam_jump_m_s)
+        metrics.add('seam_jump_rad_s', report.seam_jump_rad_s)
         if step.difference is not None:
-            tally.add('difference/position_m', step.difference.position_m)
-            tally.add('difference/rotation_rad', step.difference.rotation_rad)
-            tally.add('difference/gripper', step.difference.gripper)
-            tally.add('difference/relative', step.difference.relative)
+            metrics.add('difference/position_m', step.difference.position_m)
+            metrics.add('difference/rotation_rad', step.difference.rotation_rad)
+            metrics.add('difference/gripper', step.difference.gripper)
+            metrics.add('difference/relative', step.difference.relative)
         record = report.record
         if record is None:
             return
-        tally.count('tokens_total', sum(record.total.values()))
-        tally.count('tokens_kept', sum(record.kept.values()))
-        tally.count('decoder_macs', record.decoder_macs)
-        tally.count('decoder_macs_full', record.decoder_macs_full)
-        tally.add('pruning_ratio', record.pruning_ratio)
-        tally.add('similarity', record.similarity)
+        metrics.count('tokens_total', sum(record.total.values()))
+        metrics.count('tokens_kept', sum(record.kept.values()))
+        metrics.count('decoder_macs', record.decoder_macs)
+        metrics.count('decoder_macs_full', record.decoder_macs_full)
+        metrics.add('pruning_ratio', record.pruning_ratio)
+        metrics.add('similarity', record.similarity)
         if record.key_step:
-            tally.count('key_steps')
-            tally.count(f'key_steps/{record.reason}')
+            metrics.count('key_steps')
+            metrics.count(f'key_steps/{record.reason}')
         for stage, milliseconds in record.stage_ms.items():
-            tally.add(f'stage_ms/{stage}', milliseconds)
+            metrics.add(f'stage_ms/{stage}', milliseconds)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.replay.bag_replay import ROWS
 from safe_vla_ros.replay.errors import ReplayError
+from safe_vla_ros.replay.replay_summary import make_summary
 from safe_vla_ros.replay.report import write_report
 from safe_vla_ros.replay.rows import clean
-from safe_vla_ros.replay.summary import make_summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

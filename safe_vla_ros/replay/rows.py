@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from safe_vla_ros.replay.method_run import Step
-    from safe_vla_ros.replay.tally import Tally
+    from safe_vla_ros.replay.metrics import MetricSums
 
 
-def make_row(step: Step, recorded: Tally, *, bag: str, start_s: float) -> dict[str, Any]:
+def make_row(step: Step, recorded: MetricSums, *, bag: str, start_s: float) -> dict[str, Any]:
     """Return the row of one inference.
 
     Args:

@@ -23,8 +23,8 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from safe_vla_ros.errors import ObservationError, SafeVlaError
-from safe_vla_ros.ros.messages import seconds, undecoded_image
-from safe_vla_ros.runtime.images import decode_image
+from safe_vla_ros.ros.message_building import seconds, undecoded_image
+from safe_vla_ros.runtime.image_decoding import decode_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

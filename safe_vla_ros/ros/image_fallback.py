@@ -8,10 +8,10 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage as CompressedImageMessage
 from sensor_msgs.msg import Image as ImageMessage
 
-from safe_vla_ros.runtime.images import RawImage
+from safe_vla_ros.runtime.image_decoding import RawImage
 
 if TYPE_CHECKING:
-    from safe_vla_ros.runtime.images import CompressedImage, Fallback
+    from safe_vla_ros.runtime.image_decoding import CompressedImage, Fallback
     from safe_vla_ros.types import UInt8Array
 
 

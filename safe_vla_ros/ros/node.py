@@ -1,4 +1,4 @@
-"""The lifecycle node `pruned_policy`: wires parameters, policy and engine to the transitions."""
+"""The lifecycle node `pruned_policy`: connects parameters, policy and topics to its transitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import SetBool, Trigger
 
 from safe_vla_ros.errors import SafeVlaError
-from safe_vla_ros.ros.engine import INACTIVE, Engine
+from safe_vla_ros.ros.configured_policy import INACTIVE, ConfiguredPolicy
 from safe_vla_ros.ros.parameters import NodeParameters
 from safe_vla_ros.ros.policy_source import (
     PolicySource,
@@ -46,10 +46,10 @@ class PrunedPolicy(LifecycleNode):
         """
         super().__init__('pruned_policy', **options)
         self._policies = policies or RegisteredPolicies()
-        self._engine: Engine | None = None
+        self._configured: ConfiguredPolicy | None = None
         self._leaving = False
         self._node_parameters = NodeParameters(self, self._apply)
-        self._status = Status(self, self._hardware_id, lambda: self._engine)
+        self._status = Status(self, self._hardware_id, lambda: self._configured)
         self._status.publish_state(UNCONFIGURED)
         self.create_service(Trigger, '~/reset_episode', self._on_reset_episode)
         self.create_service(SetBool, '~/pause', self._on_pause)
@@ -87,16 +87,16 @@ class PrunedPolicy(LifecycleNode):
     def halt(self) -> None:
         """Halt now, from any thread; no activation is accepted any more."""
         self._leaving = True
-        engine = self._engine
-        if engine is not None:
-            engine.halt(leaving=True)
+        configured = self._configured
+        if configured is not None:
+            configured.halt(leaving=True)
 
     def leave(self) -> None:
         """Halt, and end the threads of inference and overlays."""
         self.halt()
-        engine = self._engine
-        if engine is not None:
-            engine.deactivate()
+        configured = self._configured
+        if configured is not None:
+            configured.deactivate()
 
     def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
         """Set parameters whole or not at all, refusing in a sentence that names the parameter."""
@@ -112,7 +112,7 @@ class PrunedPolicy(LifecycleNode):
         threads = number_of_threads(resolved.node.inference_threads)
         try:
             policy = self._load(spec, resolved, threads)
-            self._engine = Engine(self, policy, resolved, self._status)
+            self._configured = ConfiguredPolicy(self, policy, resolved, self._status)
         except BaseException:
             parameters.release()
             raise
@@ -146,24 +146,24 @@ class PrunedPolicy(LifecycleNode):
         return policy
 
     def _activate(self, state: LifecycleState) -> None:
-        engine = self._engine
-        if engine is None or self._leaving:
+        configured = self._configured
+        if configured is None or self._leaving:
             msg = 'the node is leaving'
             raise SafeVlaError(msg)
         super().on_activate(state)
-        self.get_logger().warning(engine.announcement)
-        engine.activate()
+        self.get_logger().warning(configured.announcement)
+        configured.activate()
 
     def _deactivate(self, state: LifecycleState) -> None:
-        if self._engine is not None:
-            self._engine.deactivate()
+        if self._configured is not None:
+            self._configured.deactivate()
         super().on_deactivate(state)
 
     def _release(self) -> None:
-        engine, self._engine = self._engine, None
+        configured, self._configured = self._configured, None
         self._node_parameters.release()
-        if engine is not None:
-            engine.close()
+        if configured is not None:
+            configured.close()
         gc.unfreeze()
         self._status.publish_state(UNCONFIGURED)
 
@@ -185,23 +185,23 @@ class PrunedPolicy(LifecycleNode):
     def _on_reset_episode(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        if self._engine is not None:
-            self._engine.runtime.reset_episode()
-        response.success = self._engine is not None
+        if self._configured is not None:
+            self._configured.runtime.reset_episode()
+        response.success = self._configured is not None
         response.message = 'a new episode begins' if response.success else 'not configured'
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if self._engine is not None:
-            self._engine.runtime.pause(request.data)
-        response.success = self._engine is not None
+        if self._configured is not None:
+            self._configured.runtime.pause(request.data)
+        response.success = self._configured is not None
         done = 'paused' if request.data else 'resumes from a fresh observation'
         response.message = done if response.success else 'not configured'
         return response
 
     def _apply(self, resolved: Resolved) -> None:
-        if self._engine is not None:
-            self._engine.apply(resolved)
+        if self._configured is not None:
+            self._configured.apply(resolved)
 
     def _hardware_id(self) -> str:
         return str(self.get_parameter('hardware_id').value)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import cv2
 from sensor_msgs.msg import CompressedImage, Image
 
-from safe_vla_ros.ros.messages import image_message, jpeg_message
+from safe_vla_ros.ros.message_building import image_message, jpeg_message
 from safe_vla_ros.runtime.overlay import TokenArea, render_record
 
 if TYPE_CHECKING:
     from rclpy.lifecycle import LifecyclePublisher
     from rclpy.node import Node
 
-    from safe_vla_ros.ros.inputs import Inputs
-    from safe_vla_ros.ros.topics import Topics
+    from safe_vla_ros.ros.policy_topics import PolicyTopics
+    from safe_vla_ros.ros.subscriptions import Subscriptions
     from safe_vla_ros.runtime import InferenceReport
     from safe_vla_ros.runtime.parameters import NodeSettings
     from safe_vla_ros.types import PolicySettings, PruningRecord, UInt8Array
@@ -37,7 +37,7 @@ class _Camera:
         return bool(self.raw.get_subscription_count() or self.compressed.get_subscription_count())
 
 
-def _advertise(topics: Topics, camera: str) -> _Camera:
+def _advertise(topics: PolicyTopics, camera: str) -> _Camera:
     topic = f'~/saliency/{camera}/image_raw'
     return _Camera(
         topics.advertise(Image, topic), topics.advertise(CompressedImage, f'{topic}/compressed')
@@ -50,14 +50,14 @@ class Overlays:
     def __init__(
         self,
         node: Node,
-        topics: Topics,
-        inputs: Inputs,
+        topics: PolicyTopics,
+        subscriptions: Subscriptions,
         settings: NodeSettings,
         policy: PolicySettings,
     ) -> None:
         """Advertise the topics; nothing is drawn before ``start``."""
         self._node = node
-        self._inputs = inputs
+        self._subscriptions = subscriptions
         self._settings = settings
         self._area = TokenArea.of(policy)
         self._cameras = {camera: _advertise(topics, camera) for camera in policy.cameras}
@@ -120,7 +120,7 @@ class Overlays:
             if not camera.watched or name not in record.total:
                 continue
             overlay = self._render(observation.images[name], record, name, report)
-            header = self._inputs.header_of(name, observation.image_stamps_s[name])
+            header = self._subscriptions.header_of(name, observation.image_stamps_s[name])
             if camera.raw.get_subscription_count():
                 camera.raw.publish(image_message(overlay, header))
             if camera.compressed.get_subscription_count():

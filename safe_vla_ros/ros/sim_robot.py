@@ -20,12 +20,12 @@ from std_srvs.srv import Trigger
 
 from safe_vla_ros.errors import ObservationError, ParameterError
 from safe_vla_ros.ros import sim_robot_messages as messages
-from safe_vla_ros.ros.messages import status_message, time_message
-from safe_vla_ros.ros.sim_robot_cameras import CameraThread
-from safe_vla_ros.ros.sim_robot_loop import EpisodeEvent, RobotLoop, RobotState
+from safe_vla_ros.ros.message_building import status_message, time_message
 from safe_vla_ros.ros.sim_robot_parameters import SIM_PARAMETERS, declare, loop_settings
 from safe_vla_ros.sim.arm import SimulatedArm
+from safe_vla_ros.sim.camera_thread import CameraThread
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.sim.robot_loop import EpisodeEvent, RobotLoop, RobotState
 from safe_vla_ros.sim.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class SimRobot(Node):
             + (f' after {event.elapsed_s:.2f} s' if event.kind != 'started' else '')
         )
 
-    # Inputs
+    # Subscriptions
 
     def _on_twist(self, message: TwistStamped) -> None:
         try:

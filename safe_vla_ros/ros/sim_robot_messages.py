@@ -11,14 +11,19 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
 from safe_vla_ros.errors import ObservationError
-from safe_vla_ros.ros.messages import image_message, pose_message, status_message, time_message
+from safe_vla_ros.ros.message_building import (
+    image_message,
+    pose_message,
+    status_message,
+    time_message,
+)
 from safe_vla_ros.runtime.geometry import Pose
 
 if TYPE_CHECKING:
     from geometry_msgs.msg import PoseStamped, TwistStamped
     from sensor_msgs.msg import Image
 
-    from safe_vla_ros.ros.sim_robot_loop import EpisodeEvent, RobotState
+    from safe_vla_ros.sim.robot_loop import EpisodeEvent, RobotState
     from safe_vla_ros.types import Float64Array, UInt8Array
 
 HARDWARE_ID = 'sim'

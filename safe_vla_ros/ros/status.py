@@ -10,8 +10,8 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from safe_vla_ros.ros.messages import status_message
-from safe_vla_ros.ros.topics import overridable
+from safe_vla_ros.ros.message_building import status_message
+from safe_vla_ros.ros.policy_topics import overridable
 from safe_vla_ros.runtime import RuntimeState, diagnostics, health
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rclpy.node import Node
 
-    from safe_vla_ros.ros.engine import Engine
+    from safe_vla_ros.ros.configured_policy import ConfiguredPolicy
 
 TASKS = ('inputs', 'inference', 'pruning', 'control')
 PERIOD_S = 1.0
@@ -29,19 +29,22 @@ class Status:
     """Tells how the node is."""
 
     def __init__(
-        self, node: Node, hardware_id: Callable[[], str], engine: Callable[[], Engine | None]
+        self,
+        node: Node,
+        hardware_id: Callable[[], str],
+        configured: Callable[[], ConfiguredPolicy | None],
     ) -> None:
         """Advertise the topics and begin.
 
         Args:
             node: Gets the publishers and the timer.
             hardware_id: Returns the robot's name.
-            engine: Returns what works between configure and cleanup; None in between.
+            configured: Returns what works between configure and cleanup; None in between.
         """
         self._node = node
         self._hardware_id = hardware_id
-        self._engine = engine
-        self._before: tuple[Engine, health.Moment] | None = None
+        self._configured = configured
+        self._before: tuple[ConfiguredPolicy, health.Moment] | None = None
         root = node.get_namespace() == '/'
         self.name = node.get_name() if root else node.get_fully_qualified_name()
         self._diagnostics = node.create_publisher(
@@ -69,14 +72,14 @@ class Status:
 
     def publish(self) -> None:
         """Publish the four tasks."""
-        engine = self._engine()
+        configured = self._configured()
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
-        if engine is None:
+        if configured is None:
             judged = health.Health(health.WARN, 'unconfigured')
             tasks = {task: (judged, dict[str, str]()) for task in TASKS}
         else:
-            tasks = self._judge(engine)
+            tasks = self._judge(configured)
         message.status = [
             status_message(
                 f'{self.name}: {task}', judged.level, judged.message, self._hardware_id(), values
@@ -85,17 +88,19 @@ class Status:
         ]
         self._diagnostics.publish(message)
 
-    def _judge(self, engine: Engine) -> dict[str, tuple[health.Health, dict[str, str]]]:
-        now = health.Moment(engine.runtime.statistics(), engine.timing, time.monotonic())
+    def _judge(
+        self, configured: ConfiguredPolicy
+    ) -> dict[str, tuple[health.Health, dict[str, str]]]:
+        now = health.Moment(configured.runtime.statistics(), configured.timing, time.monotonic())
         known, before = self._before or (None, now)
-        if known is not engine or before.timing.ticks > now.timing.ticks:
+        if known is not configured or before.timing.ticks > now.timing.ticks:
             before = now
-        self._before = (engine, now)
-        state, qos = engine.state, engine.inputs.incompatible_qos()
+        self._before = (configured, now)
+        state, qos = configured.state, configured.subscriptions.incompatible_qos()
         elapsed_s = now.steady_s - before.steady_s
         done = now.statistics.inferences - before.statistics.inferences
         rate_hz = done / elapsed_s if elapsed_s > 0.0 else None
-        pruning = engine.telemetry.pruning_values()
+        pruning = configured.telemetry.pruning_values()
         return {
             'inputs': (
                 health.input_health(state, qos),
@@ -104,7 +109,7 @@ class Status:
             'inference': (
                 health.inference_health(state, now, before),
                 {
-                    **engine.telemetry.inference_values(),
+                    **configured.telemetry.inference_values(),
                     **diagnostics.inference_values(now.statistics, rate_hz),
                 },
             ),
@@ -113,7 +118,7 @@ class Status:
                 health.control_health(state, now, before),
                 {
                     'state': state.name,
-                    'dry_run': diagnostics.flag(engine.dry_run),
+                    'dry_run': diagnostics.flag(configured.dry_run),
                     **diagnostics.control_values(now.statistics, now.timing),
                 },
             ),

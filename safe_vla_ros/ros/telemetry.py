@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
 from std_msgs.msg import Float32
 
-from safe_vla_ros.ros.messages import path_message, status_message, time_message
+from safe_vla_ros.ros.message_building import path_message, status_message, time_message
 from safe_vla_ros.runtime import diagnostics
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from builtin_interfaces.msg import Time
     from rclpy.node import Node
 
-    from safe_vla_ros.ros.inputs import Inputs
-    from safe_vla_ros.ros.topics import Topics
+    from safe_vla_ros.ros.policy_topics import PolicyTopics
+    from safe_vla_ros.ros.subscriptions import Subscriptions
     from safe_vla_ros.runtime import InferenceReport, Pose
     from safe_vla_ros.types import PruningRecord
 
@@ -32,8 +32,8 @@ class Telemetry:
     def __init__(
         self,
         node: Node,
-        topics: Topics,
-        inputs: Inputs,
+        topics: PolicyTopics,
+        subscriptions: Subscriptions,
         *,
         name: str,
         hardware_id: str,
@@ -44,13 +44,13 @@ class Telemetry:
         Args:
             node: Logs, and gives the time.
             topics: Makes the publishers.
-            inputs: Knows the exact stamps of images.
+            subscriptions: Knows the exact stamps of images.
             name: The node's name in the statuses.
             hardware_id: Of the statuses.
             frame_id: Of the planned path.
         """
         self._node = node
-        self._inputs = inputs
+        self._subscriptions = subscriptions
         self._name, self._hardware_id, self._frame = name, hardware_id, frame_id
         self._ratio = topics.advertise(Float32, '~/pruning_ratio', 10)
         self._resets = topics.advertise(DiagnosticArray, '~/subtask_reset', 10)
@@ -104,7 +104,7 @@ class Telemetry:
         if report.observation is not None:
             stamps = report.observation.image_stamps_s
             camera = min(stamps, key=lambda name: stamps[name])
-            header = self._inputs.header_of(camera, stamps[camera])
+            header = self._subscriptions.header_of(camera, stamps[camera])
             if header.stamp.sec:
                 return header.stamp
         return time_message(report.observation_stamp_s)

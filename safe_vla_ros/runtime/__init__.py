@@ -4,7 +4,7 @@ from safe_vla_ros.runtime.clocks import ManualClock, SteadyClock
 from safe_vla_ros.runtime.controller import Command, RuntimeState
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport
-from safe_vla_ros.runtime.runtime import PolicyRuntime
+from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 from safe_vla_ros.runtime.settings import ControlSettings, MotionLimits, Workspace
 from safe_vla_ros.runtime.statistics import RuntimeStatistics
 from safe_vla_ros.runtime.worker import InferenceWorker

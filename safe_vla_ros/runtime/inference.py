@@ -10,7 +10,7 @@ import numpy as np
 
 from safe_vla_ros.errors import NonFiniteError, ObservationError
 from safe_vla_ros.runtime.geometry import Pose
-from safe_vla_ros.runtime.images import AnyImage, Fallback, decode_image
+from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback, decode_image
 from safe_vla_ros.runtime.proprio import assemble_proprio
 from safe_vla_ros.types import (
     ActionChunk,

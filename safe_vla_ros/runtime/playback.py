@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from safe_vla_ros.runtime.action_plan import Plan, crossfade, ensemble, ensemble_weights, switch
 from safe_vla_ros.runtime.action_time import ActionTime
-from safe_vla_ros.runtime.plan import Plan, crossfade, ensemble, ensemble_weights, switch
 from safe_vla_ros.types import ActionChunk, Float64Array
 
 _TOLERANCE_S = 1e-6

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from safe_vla_ros.runtime.inference import InferenceReport
-from safe_vla_ros.runtime.runtime import PolicyRuntime
+from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies.mini import prepare_image
-from safe_vla_ros.sim.files import written_whole
 from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.whole_files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

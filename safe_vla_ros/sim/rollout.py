@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from safe_vla_ros.runtime.runtime import PolicyRuntime
+from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 from safe_vla_ros.sim.arm import STEP_S, ArmState, SimulatedArm, Snapshot
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 

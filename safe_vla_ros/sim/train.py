@@ -25,10 +25,10 @@ from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
 from safe_vla_ros.policies.spec import read_config
 from safe_vla_ros.sim.batches import BatchMaker
 from safe_vla_ros.sim.dataset import INPUT_SIZES_PX, Samples, load_samples
-from safe_vla_ros.sim.files import written_whole
 from safe_vla_ros.sim.losses import PolicyLoss, StemLoss
 from safe_vla_ros.sim.policy_file import write_policy_file
 from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.whole_files import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

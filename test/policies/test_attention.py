@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaModel
 
 from safe_vla_ros.policies.attention import SaliencyTap, use_tapping_attention
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.stage_timer import StageTimer
 
 LENGTH = 14
 COLUMNS = slice(1, 9)
@@ -53,7 +53,7 @@ def causal_mask():
 
 
 def make_tap(rows):
-    return SaliencyTap(rows, COLUMNS, Stopwatch(torch.device('cpu')))
+    return SaliencyTap(rows, COLUMNS, StageTimer(torch.device('cpu')))
 
 
 @torch.no_grad()

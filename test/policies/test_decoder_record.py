@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from safe_vla_ros.policies.decoder import DecoderOutput, make_record
-from safe_vla_ros.policies.stopwatch import Stopwatch
+from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import StepReport
 from safe_vla_ros.types import PruningSettings
 
 
 def make_output(kept, scores):
-    stopwatch = Stopwatch(torch.device('cpu'))
+    stopwatch = StageTimer(torch.device('cpu'))
     with stopwatch.stage('decode'), stopwatch.stage('taps'):
         pass
     return DecoderOutput(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from safe_vla_ros.replay.latency import LatencyModel
-from safe_vla_ros.replay.setup import ReplaySettings, Setup, resolve_methods
+from safe_vla_ros.replay.replay_setup import ReplaySettings, Setup, resolve_methods
 from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
 
 SPEC = PolicySpec(

@@ -7,8 +7,8 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
-from safe_vla_ros.replay.setup import OverlaySettings
-from safe_vla_ros.runtime.images import CompressedImage, decode_image
+from safe_vla_ros.replay.replay_setup import OverlaySettings
+from safe_vla_ros.runtime.image_decoding import CompressedImage, decode_image
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 
@@ -62,11 +62,11 @@ def test_methods_are_compared_on_the_same_observations(build, robot, replay):
     assert all('difference' not in row for row in none)
     assert {round(r['difference']['position_m'], 6) for r in safe} == {0.0, 0.001}
     assert {round(r['difference']['position_m'], 6) for r in fastv} == {0.002}
-    tally = result['methods']['safe']['tally']
-    assert tally['distributions']['difference/position_m']['max'] == pytest.approx(0.001)
-    assert tally['counts']['key_steps/episode_start'] == 1
-    assert tally['counts']['key_steps/attention_shift'] >= 1
-    assert tally['counts']['state_s/running'] > 2
+    metrics = result['methods']['safe']['metrics']
+    assert metrics['distributions']['difference/position_m']['max'] == pytest.approx(0.001)
+    assert metrics['counts']['key_steps/episode_start'] == 1
+    assert metrics['counts']['key_steps/attention_shift'] >= 1
+    assert metrics['counts']['state_s/running'] > 2
 
 
 def test_the_unpruned_chunk_costs_no_inference_of_its_own(build, robot, replay, fake_policy):
@@ -79,7 +79,8 @@ def test_the_unpruned_chunk_costs_no_inference_of_its_own(build, robot, replay, 
 def test_images_that_no_inference_uses_are_not_decoded(build, robot, replay, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        'safe_vla_ros.replay.images.decode_image', lambda m: calls.append(m) or decode_image(m)
+        'safe_vla_ros.replay.shared_images.decode_image',
+        lambda m: calls.append(m) or decode_image(m),
     )
     path = robot(build(), duration_s=4.0, image_hz=50).write()
     _, rows, _ = replay(path, methods=('safe', 'none', 'fastv'))
@@ -101,7 +102,7 @@ def test_a_measured_latency_is_what_the_policy_took(build, robot, replay):
 
 def test_a_latency_longer_than_the_chunk_starves(build, robot, replay):
     result, _, _ = replay(robot(build(), duration_s=4.0).write(), latency_s=0.45)
-    counts = result['methods']['safe']['tally']['counts']
+    counts = result['methods']['safe']['metrics']['counts']
     assert counts['starved_ticks'] > 0
     assert counts['state_s/starved'] > 0
 
@@ -116,7 +117,7 @@ def test_recorded_commands_are_compared_where_the_bag_has_them(build, robot, rep
             builder.add('/pruned_policy/gripper', messages.number(1.0), seconds)
     result, rows, _ = replay(builder.write())
     assert any('/pruned_policy/ee_twist' in note for note in result['notes'])
-    distributions = result['methods']['safe']['tally']['distributions']
+    distributions = result['methods']['safe']['metrics']['distributions']
     assert distributions['recorded/direction']['mean'] > 0.9
     assert 0 < distributions['recorded/linear_m_s']['mean'] < 0.2
     assert 'recorded/gripper' in distributions

@@ -19,7 +19,7 @@ def replay(tmp_path, setup_for):
 
 
 def inferences(result):
-    return result['methods']['safe']['tally']['counts'].get('inferences', 0)
+    return result['methods']['safe']['metrics']['counts'].get('inferences', 0)
 
 
 def without(builder, *topics):
@@ -86,7 +86,7 @@ def test_a_few_broken_images_are_errors_of_their_inferences(build, robot, replay
         image = messages.image(messages.start_s + seconds, messages.pixels(index), **changes)
         builder.add('/corner/image_raw', image, seconds + 0.002)
     result = replay(builder.write(), methods=('safe',))
-    counts = result['methods']['safe']['tally']['counts']
+    counts = result['methods']['safe']['metrics']['counts']
     assert result['status'] == 'complete'
     assert 1 <= counts['errors'] <= 2
     assert counts['accepted'] > 10
@@ -99,7 +99,7 @@ def test_images_that_stay_broken_end_in_failed_as_on_the_robot(build, robot, rep
         image = messages.image(messages.start_s + seconds, messages.pixels(index), height=3)
         builder.add('/corner/image_raw', image, seconds + 0.002)
     result = replay(builder.write())
-    assert result['methods']['safe']['tally']['counts']['errors'] == 3
+    assert result['methods']['safe']['metrics']['counts']['errors'] == 3
     assert result['methods']['safe']['state_changes'][-1]['name'] == 'failed'
 
 
@@ -128,7 +128,7 @@ def test_a_bag_whose_time_jumps_back_goes_on_after_the_jump(tmp_path, build, rob
     assert result['status'] == 'complete'
     assert result['skipped']['time jumps back'] == 1
     assert inferences(result) > 9
-    reasons = result['methods']['safe']['tally']['counts']
+    reasons = result['methods']['safe']['metrics']['counts']
     assert reasons['key_steps/episode_start'] == 2
 
 

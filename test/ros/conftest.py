@@ -29,8 +29,8 @@ class Bench:
 
     def __init__(self, robot, policies, node):
         self.robot, self.policies, self.node = robot, policies, node
-        robot.ticks = lambda: node._engine.timing.ticks if node._engine else 0
-        robot.is_ticking = lambda: node._engine is not None and node._engine._active
+        robot.ticks = lambda: node._configured.timing.ticks if node._configured else 0
+        robot.is_ticking = lambda: node._configured is not None and node._configured._active
 
     @property
     def policy(self):

@@ -117,13 +117,13 @@ def test_moving_arm_decelerates_before_the_publishers_fall_silent(start_node, ho
 
 def test_error_in_a_callback_is_logged_and_the_node_lives_on(bench, robot):
     robot.start_moving()
-    engine = bench.node._engine
-    tick = engine.runtime.tick
+    configured = bench.node._configured
+    tick = configured.runtime.tick
 
     def break_once():
-        engine.runtime.tick = tick
+        configured.runtime.tick = tick
         raise ZeroDivisionError('in a tick')
 
-    engine.runtime.tick = break_once
+    configured.runtime.tick = break_once
     robot.wait_log('ZeroDivisionError: in a tick')
     robot.next('twist', moves)

@@ -15,7 +15,7 @@ from std_msgs.msg import String
 
 from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
 from safe_vla_ros.replay.latency import LatencyModel
-from safe_vla_ros.replay.setup import ReplaySettings, load_setup
+from safe_vla_ros.replay.replay_setup import ReplaySettings, load_setup
 
 SETS = 9
 INSTRUCTION = 'open the drawer'

@@ -14,7 +14,7 @@ from safe_vla_ros.runtime.geometry import (
     rotate,
     rotation_vector_from_quaternion,
 )
-from safe_vla_ros.runtime.path import planned_path
+from safe_vla_ros.runtime.planned_path import planned_path
 from safe_vla_ros.runtime.pose_target import LARGEST_LEAD_M, PoseTarget
 
 QUARTER_TURN = quaternion_from_rotation_vector(np.array([0.0, 0.0, np.pi / 2]))

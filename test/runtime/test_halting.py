@@ -231,7 +231,7 @@ def test_a_failed_inference_is_tried_again_only_with_a_new_image() -> None:
     for _ in range(10):
         bench.infer()
     assert len(bench.reports) == 1
-    assert 'has not sent a new image since the last inference' in bench.runtime._desk.waits_for
+    assert 'has not sent a new image since the last inference' in bench.runtime._scheduler.waits_for
 
 
 @pytest.mark.parametrize('cause', [out_of_the_box, failing_policy], ids=lambda c: c.__name__)

@@ -11,7 +11,7 @@ from runtime_fakes import PERIOD_S, Bench, FakePolicy, ManualClock, control, ste
 
 from safe_vla_ros.errors import NonFiniteError, ObservationError, ParameterError
 from safe_vla_ros.runtime import PolicyRuntime
-from safe_vla_ros.runtime.images import AnyImage, CompressedImage, RawImage
+from safe_vla_ros.runtime.image_decoding import AnyImage, CompressedImage, RawImage
 from safe_vla_ros.types import ActionChunk, Observation, PruningSettings
 
 TWO_CAMERAS = ('front', 'wrist')

@@ -16,7 +16,7 @@ from safe_vla_ros.pruning.forecast import (
     unit_tokens,
 )
 from safe_vla_ros.pruning.fusion import fuse
-from safe_vla_ros.pruning.plan import plan_layers
+from safe_vla_ros.pruning.layer_plan import plan_layers
 from safe_vla_ros.pruning.pruner import PrunerStep, SafeTrace, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
 

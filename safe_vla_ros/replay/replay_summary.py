@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.replay.bag_replay import COMPLETE, FAILED, INTERRUPTED
-from safe_vla_ros.replay.tally import Tally
+from safe_vla_ros.replay.metrics import MetricSums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,14 +44,14 @@ def make_summary(
     """
     ordered = sorted(results, key=lambda result: int(result['index']))
     partial = _why_partial(bags, ordered)
-    methods: dict[str, Tally] = {}
+    methods: dict[str, MetricSums] = {}
     wall_clock: dict[str, float] = {}
     for result in ordered:
         for method, values in result['methods'].items():
-            methods.setdefault(method, Tally()).merge(Tally.from_json(values['tally']))
+            methods.setdefault(method, MetricSums()).merge(MetricSums.from_json(values['metrics']))
         for name, seconds in result.get('wall_clock', {}).items():
             wall_clock[name] = wall_clock.get(name, 0.0) + seconds
-    inferences = sum(int(tally.counts['inferences']) for tally in methods.values())
+    inferences = sum(int(metrics.counts['inferences']) for metrics in methods.values())
     messages = sum(int(result.get('messages', 0)) for result in ordered)
     return {
         'format': FORMAT,
@@ -60,15 +60,15 @@ def make_summary(
         'why_partial': partial,
         'bag_list': list(bags),
         'bags': [{key: result.get(key) for key in BAG_KEYS} for result in ordered],
-        'methods': {method: describe(tally) for method, tally in methods.items()},
+        'methods': {method: describe(metrics) for method, metrics in methods.items()},
         'speed': _speed(wall_clock, messages, inferences),
-        'tallies': {method: tally.to_json() for method, tally in methods.items()},
+        'tallies': {method: metrics.to_json() for method, metrics in methods.items()},
     }
 
 
-def describe(tally: Tally) -> dict[str, Any]:
+def describe(metrics: MetricSums) -> dict[str, Any]:
     """Return one method's numbers as people read them; None where nothing was measured."""
-    counts = tally.counts
+    counts = metrics.counts
     inferences = counts['inferences']
     moving_s = counts['motion_s']
     states = {
@@ -90,27 +90,27 @@ def describe(tally: Tally) -> dict[str, Any]:
             for name, number in sorted(counts.items())
             if name.startswith('key_steps/')
         },
-        'similarity': tally.get('similarity').summary(),
+        'similarity': metrics.get('similarity').summary(),
         'difference': {
-            name: tally.get(f'difference/{name}').summary()
+            name: metrics.get(f'difference/{name}').summary()
             for name in ('position_m', 'rotation_rad', 'gripper', 'relative')
         },
         'recorded': {
             'ticks': counts['recorded/ticks'],
             'only_recorded_ticks': counts['recorded/only_recorded'],
             'only_replayed_ticks': counts['recorded/only_replayed'],
-            'linear_m_s_rms': tally.get('recorded/linear_m_s').rms,
-            'angular_rad_s_rms': tally.get('recorded/angular_rad_s').rms,
-            'direction_cosine': tally.get('recorded/direction').mean,
-            'gripper': tally.get('recorded/gripper').mean,
+            'linear_m_s_rms': metrics.get('recorded/linear_m_s').rms,
+            'angular_rad_s_rms': metrics.get('recorded/angular_rad_s').rms,
+            'direction_cosine': metrics.get('recorded/direction').mean,
+            'gripper': metrics.get('recorded/gripper').mean,
         },
-        'latency_ms': tally.get('latency_ms').summary(),
-        'observation_age_s': tally.get('observation_age_s').summary(),
-        'skipped_actions': tally.get('skipped_actions').summary(),
-        'seam_jump_m_s': tally.get('seam_jump_m_s').summary(),
-        'seam_jump_rad_s': tally.get('seam_jump_rad_s').summary(),
-        'acceleration_m_s2_rms': tally.get('acceleration_m_s2').rms,
-        'jerk_m_s3_rms': tally.get('jerk_m_s3').rms,
+        'latency_ms': metrics.get('latency_ms').summary(),
+        'observation_age_s': metrics.get('observation_age_s').summary(),
+        'skipped_actions': metrics.get('skipped_actions').summary(),
+        'seam_jump_m_s': metrics.get('seam_jump_m_s').summary(),
+        'seam_jump_rad_s': metrics.get('seam_jump_rad_s').summary(),
+        'acceleration_m_s2_rms': metrics.get('acceleration_m_s2').rms,
+        'jerk_m_s3_rms': metrics.get('jerk_m_s3').rms,
         'reversals_per_s': _share(counts['reversals'], moving_s),
         'motion_s': moving_s,
         'starved_share': _share(
@@ -128,7 +128,7 @@ def describe(tally: Tally) -> dict[str, Any]:
         'state_s': states,
         'stage_ms': {
             name.removeprefix('stage_ms/'): distribution.summary()
-            for name, distribution in sorted(tally.distributions.items())
+            for name, distribution in sorted(metrics.distributions.items())
             if name.startswith('stage_ms/')
         },
     }

@@ -10,8 +10,8 @@ import numpy as np
 
 from safe_vla_ros.replay.cdr import Header, Joints, Pose, Stamped, Twist, read_message
 from safe_vla_ros.replay.errors import MessageError
-from safe_vla_ros.replay.images import SharedImage, check_encoding
-from safe_vla_ros.replay.setup import STAMP_CLOCK
+from safe_vla_ros.replay.replay_setup import STAMP_CLOCK
+from safe_vla_ros.replay.shared_images import SharedImage, check_encoding
 from safe_vla_ros.runtime.clocks import ManualClock
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from safe_vla_ros.replay.bags import BagMessage
     from safe_vla_ros.replay.method_run import MethodRun
-    from safe_vla_ros.replay.stopwatch import Stopwatch
-    from safe_vla_ros.replay.topics import Route, Routes
+    from safe_vla_ros.replay.section_timer import SectionTimer
+    from safe_vla_ros.replay.topic_routes import Route, Routes
 
 LARGEST_DISORDER_S = 0.1
 """Messages this much out of order are taken as simultaneous; more is a jump of the clock."""
@@ -30,7 +30,7 @@ CLOCKS_APART_S = 0.5
 REMEMBERED_HEADERS = 256
 
 
-class Engine:
+class BagPlayer:
     """Plays one bag into several runtimes at once.
 
     Attributes:
@@ -50,7 +50,7 @@ class Engine:
         *,
         period_s: float,
         time_source: str,
-        stopwatch: Stopwatch,
+        stopwatch: SectionTimer,
     ) -> None:
         self.clock = clock
         self.runs = runs

@@ -11,7 +11,7 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Path
 from sensor_msgs.msg import CompressedImage, Image
 
-from safe_vla_ros.runtime import images
+from safe_vla_ros.runtime import image_decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,11 +33,11 @@ def time_message(stamp_s: float) -> Time:
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
-def undecoded_image(message: Image | CompressedImage) -> images.RawImage | images.CompressedImage:
+def undecoded_image(message: Image | CompressedImage) -> image_decoding.AnyImage:
     """Take what a decoder needs out of an image message; nothing is copied."""
     if isinstance(message, CompressedImage):
-        return images.CompressedImage(format=message.format, data=message.data)
-    return images.RawImage(
+        return image_decoding.CompressedImage(format=message.format, data=message.data)
+    return image_decoding.RawImage(
         encoding=message.encoding,
         height=message.height,
         width=message.width,

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from safe_vla_ros.errors import ParameterError
-from safe_vla_ros.pruning.plan import plan_layers
+from safe_vla_ros.pruning.layer_plan import plan_layers
 from safe_vla_ros.types import PruningSettings
 
 

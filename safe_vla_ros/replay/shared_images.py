@@ -8,7 +8,7 @@ import numpy as np
 
 from safe_vla_ros.errors import ImageError
 from safe_vla_ros.replay.errors import BagError
-from safe_vla_ros.runtime.images import CHANNELS, CompressedImage, RawImage, decode_image
+from safe_vla_ros.runtime.image_decoding import CHANNELS, CompressedImage, RawImage, decode_image
 
 if TYPE_CHECKING:
     from safe_vla_ros.types import UInt8Array

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
 
 
-class Stopwatch:
+class SectionTimer:
     """Adds up wall-clock time by section; a section inside another counts for itself only.
 
     Attributes:
@@ -47,7 +47,7 @@ class Stopwatch:
 class TimedPolicy:
     """A policy whose inferences are measured in the section ``model``."""
 
-    def __init__(self, policy: Policy, stopwatch: Stopwatch) -> None:
+    def __init__(self, policy: Policy, stopwatch: SectionTimer) -> None:
         self._policy = policy
         self._stopwatch = stopwatch
 

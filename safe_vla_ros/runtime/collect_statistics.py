@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from safe_vla_ros.runtime.controller import Controller
-from safe_vla_ros.runtime.desk import InferenceDesk
-from safe_vla_ros.runtime.inputs import Inputs
+from safe_vla_ros.runtime.inference_scheduler import InferenceScheduler
+from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.statistics import RuntimeStatistics
 
 
 def take_statistics(
-    inputs: Inputs, controller: Controller, desk: InferenceDesk, instruction: str, now_s: float
+    inputs: InputStore,
+    controller: Controller,
+    scheduler: InferenceScheduler,
+    instruction: str,
+    now_s: float,
 ) -> RuntimeStatistics:
     """Return a snapshot at a time of the clock."""
-    counts, ticks = desk.counts, controller.counts
+    counts, ticks = scheduler.counts, controller.counts
     jump_m_s, jump_rad_s = counts.seam_jumps()
     return RuntimeStatistics(
         ages_s=inputs.ages_s(now_s),
@@ -24,7 +28,7 @@ def take_statistics(
         discarded=counts.discarded,
         failures=counts.failures,
         refused=counts.refused,
-        consecutive_failures=desk.failures,
+        consecutive_failures=scheduler.failures,
         latencies=counts.latencies(),
         last_latency_s=counts.last_latency_s,
         warm_up_latency_s=counts.warm_up_latency_s,
@@ -41,8 +45,8 @@ def take_statistics(
         halts=dict(controller.halts),
         chunk_remaining_s=controller.player.remaining_s,
         chunk_duration_s=counts.chunk_duration_s,
-        epoch=desk.episodes.epoch,
-        episode=desk.episodes.episode,
-        step=desk.episodes.step,
+        epoch=scheduler.episodes.epoch,
+        episode=scheduler.episodes.episode,
+        step=scheduler.episodes.step,
         instruction=instruction,
     )

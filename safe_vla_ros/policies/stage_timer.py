@@ -8,7 +8,7 @@ from types import TracebackType
 import torch
 
 
-class Stopwatch:
+class StageTimer:
     """Adds up the time of named stages; stages may nest and repeat.
 
     On CUDA a stage is a pair of events, so measuring does not make the host wait; reading does.
@@ -51,7 +51,7 @@ class Stopwatch:
 class _Stage:
     __slots__ = ('_name', '_start', '_watch')
 
-    def __init__(self, watch: Stopwatch, name: str) -> None:
+    def __init__(self, watch: StageTimer, name: str) -> None:
         self._watch = watch
         self._name = name
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_fakes import chunk
 
-from safe_vla_ros.runtime.plan import Plan, crossfade, ensemble, switch
+from safe_vla_ros.runtime.action_plan import Plan, crossfade, ensemble, switch
 
 PERIOD_S = 0.05
 

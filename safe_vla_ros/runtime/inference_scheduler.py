@@ -8,7 +8,7 @@ from safe_vla_ros.runtime.controller import Controller
 from safe_vla_ros.runtime.episodes import Episodes
 from safe_vla_ros.runtime.halting import HaltReason
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, Snapshot
-from safe_vla_ros.runtime.inputs import Inputs
+from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.playback import Seam
 from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.runtime.statistics import InferenceCounts
@@ -23,7 +23,7 @@ class Draft:
     snapshot: Snapshot
 
 
-class InferenceDesk:
+class InferenceScheduler:
     """Hands out one inference at a time and decides what its result is good for. Not thread-safe.
 
     Attributes:
@@ -57,7 +57,7 @@ class InferenceDesk:
 
     def draft(
         self,
-        inputs: Inputs,
+        inputs: InputStore,
         controller: Controller,
         *,
         instruction: str,

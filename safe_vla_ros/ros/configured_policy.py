@@ -8,13 +8,13 @@ import traceback
 from typing import TYPE_CHECKING
 
 from safe_vla_ros.errors import SafeVlaError
-from safe_vla_ros.ros.commands import Commands
+from safe_vla_ros.ros.command_publisher import CommandPublisher
 from safe_vla_ros.ros.control_loop import ControlLoop
 from safe_vla_ros.ros.image_fallback import cv_bridge_decoder
-from safe_vla_ros.ros.inputs import Inputs
 from safe_vla_ros.ros.overlays import Overlays
+from safe_vla_ros.ros.policy_topics import PolicyTopics
+from safe_vla_ros.ros.subscriptions import Subscriptions
 from safe_vla_ros.ros.telemetry import Telemetry
-from safe_vla_ros.ros.topics import Topics
 from safe_vla_ros.runtime import PolicyRuntime, RuntimeState, SteadyClock
 from safe_vla_ros.runtime.health import OK, STATE_LEVELS, WARN
 from safe_vla_ros.runtime.worker import InferenceWorker
@@ -51,12 +51,12 @@ class NodeClock:
         return float(self._clock.now().nanoseconds * 1e-9)
 
 
-class Engine:
+class ConfiguredPolicy:
     """Runtime, inference thread, control loop and topics of one configured policy.
 
     Attributes:
         runtime: Decides everything.
-        inputs: The subscriptions.
+        subscriptions: The subscriptions.
         telemetry: What is published per inference.
     """
 
@@ -89,7 +89,7 @@ class Engine:
         )
         self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
         self._control = ControlLoop(node, settings.control_rate_hz, self._tick)
-        self._topics = Topics(node)
+        self._topics = PolicyTopics(node)
         try:
             self._open_topics(resolved)
         except BaseException:
@@ -173,10 +173,10 @@ class Engine:
 
     def _open_topics(self, resolved: Resolved) -> None:
         node, settings = self._node, resolved.node
-        self._commands = Commands(
+        self._commands = CommandPublisher(
             self._topics, node.get_clock(), resolved.control, dry_run=settings.dry_run
         )
-        self.inputs = Inputs(
+        self.subscriptions = Subscriptions(
             node,
             self._topics,
             self.runtime,
@@ -187,12 +187,12 @@ class Engine:
         self.telemetry = Telemetry(
             node,
             self._topics,
-            self.inputs,
+            self.subscriptions,
             name=self._status.name,
             hardware_id=settings.hardware_id,
             frame_id=resolved.control.command_frame,
         )
-        self._overlays = Overlays(node, self._topics, self.inputs, settings, resolved.policy)
+        self._overlays = Overlays(node, self._topics, self.subscriptions, settings, resolved.policy)
 
     def _tick(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Plain values survive the way through ROS messages."""
+"""Plain values survive the way through ROS message_building."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from safe_vla_ros.ros import messages
+from safe_vla_ros.ros import message_building
 from safe_vla_ros.ros.policy_source import number_of_threads
 from safe_vla_ros.runtime import Pose
-from safe_vla_ros.runtime.images import decode_image
+from safe_vla_ros.runtime.image_decoding import decode_image
 
 HEADER = Header(stamp=Time(sec=7, nanosec=5), frame_id='camera')
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 999_999_999))
 def test_stamp_survives_to_a_microsecond(sec, nanosec):
-    back = messages.time_message(messages.seconds(Time(sec=sec, nanosec=nanosec)))
+    back = message_building.time_message(message_building.seconds(Time(sec=sec, nanosec=nanosec)))
     assert abs((back.sec - sec) * 10**9 + back.nanosec - nanosec) < 1000
 
 
 def test_image_survives():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    message = messages.image_message(pixels, HEADER)
+    message = message_building.image_message(pixels, HEADER)
     assert (message.encoding, message.step, message.header) == ('rgb8', 12, HEADER)
     assert isinstance(message.data, array.array)
-    assert (decode_image(messages.undecoded_image(message)) == pixels).all()
+    assert (decode_image(message_building.undecoded_image(message)) == pixels).all()
 
 
 def test_compressed_image_is_handed_on_undecoded():
     message = CompressedImage(format='jpeg', data=array.array('B', b'abc'))
-    undecoded = messages.undecoded_image(message)
+    undecoded = message_building.undecoded_image(message)
     assert (undecoded.format, bytes(undecoded.data)) == ('jpeg', b'abc')
 
 
 def test_path_holds_poses_in_the_frame():
     pose = Pose(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.0, 0.0, 1.0]))
-    path = messages.path_message([pose, pose], HEADER.stamp, 'base_link')
+    path = message_building.path_message([pose, pose], HEADER.stamp, 'base_link')
     assert [p.header.frame_id for p in path.poses] == ['base_link'] * 2
     assert path.poses[1].pose.position.z == 3.0
     assert path.poses[1].pose.orientation.w == 1.0
@@ -50,7 +50,7 @@ def test_path_holds_poses_in_the_frame():
 
 @pytest.mark.parametrize('level', [0, 1, 2])
 def test_level_of_a_status_is_a_byte(level):
-    status = messages.status_message('node: task', level, 'fine', 'arm', {'key': 'value'})
+    status = message_building.status_message('node: task', level, 'fine', 'arm', {'key': 'value'})
     assert status.level == bytes([level])
     assert (status.values[0].key, status.values[0].value) == ('key', 'value')
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safe_vla_ros.replay.tally import Distribution, Tally
+from safe_vla_ros.replay.metrics import Distribution, MetricSums
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
 
@@ -48,12 +48,12 @@ def test_merging_parts_gives_the_whole(values, cut):
 @given(VALUES)
 @settings(max_examples=30, deadline=None)
 def test_json_keeps_everything(values):
-    tally = Tally()
+    metrics = MetricSums()
     for value in values:
-        tally.add('a', value)
-    tally.count('b', 3)
-    again = Tally.from_json(json.loads(json.dumps(tally.to_json())))
-    assert again.to_json() == tally.to_json()
+        metrics.add('a', value)
+    metrics.count('b', 3)
+    again = MetricSums.from_json(json.loads(json.dumps(metrics.to_json())))
+    assert again.to_json() == metrics.to_json()
 
 
 def test_size_does_not_grow_with_the_number_of_values():
@@ -62,9 +62,9 @@ def test_size_does_not_grow_with_the_number_of_values():
 
 
 def test_missing_values_are_ignored_and_non_finite_ones_counted():
-    tally = Tally()
-    tally.add('a', None)
-    tally.add('a', float('nan'))
-    assert tally.get('a').count == 0
-    assert tally.get('a').summary()['mean'] is None
-    assert tally.counts['a/not_finite'] == 1
+    metrics = MetricSums()
+    metrics.add('a', None)
+    metrics.add('a', float('nan'))
+    assert metrics.get('a').count == 0
+    assert metrics.get('a').summary()['mean'] is None
+    assert metrics.counts['a/not_finite'] == 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from safe_vla_ros.demo.results import group_by, pruning_numbers, rates, task_numbers
-from safe_vla_ros.sim.files import write_json
+from safe_vla_ros.whole_files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,20 +8,20 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from std_msgs.msg import Float64
 
-from safe_vla_ros.ros.messages import pose_message, twist_message
+from safe_vla_ros.ros.message_building import pose_message, twist_message
 
 if TYPE_CHECKING:
     from rclpy.clock import Clock
 
-    from safe_vla_ros.ros.topics import Topics
+    from safe_vla_ros.ros.policy_topics import PolicyTopics
     from safe_vla_ros.runtime import Command, ControlSettings
 
 
-class Commands:
+class CommandPublisher:
     """Publishes commands while the node is active, or none in a dry run."""
 
     def __init__(
-        self, topics: Topics, clock: Clock, control: ControlSettings, *, dry_run: bool
+        self, topics: PolicyTopics, clock: Clock, control: ControlSettings, *, dry_run: bool
     ) -> None:
         """Advertise the topic of the command type, and the gripper's.
 

@@ -27,7 +27,7 @@ def overridable() -> QoSOverridingOptions:
     )
 
 
-class Topics:
+class PolicyTopics:
     """Makes publishers and subscriptions on a node and ends them all at once.
 
     Attributes:

@@ -12,27 +12,27 @@ from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header, String
 
-from safe_vla_ros.ros.messages import seconds, undecoded_image
+from safe_vla_ros.ros.message_building import seconds, undecoded_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rclpy.node import Node
 
-    from safe_vla_ros.ros.topics import Topics
+    from safe_vla_ros.ros.policy_topics import PolicyTopics
     from safe_vla_ros.runtime import PolicyRuntime
 
 THROTTLE_S = 2.0
 HEADERS_KEPT = 200
 
 
-class Inputs:
+class Subscriptions:
     """Feeds the runtime from topics, and knows which publishers cannot be heard."""
 
     def __init__(
         self,
         node: Node,
-        topics: Topics,
+        topics: PolicyTopics,
         runtime: PolicyRuntime,
         *,
         cameras: Sequence[str],

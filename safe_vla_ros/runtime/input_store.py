@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.halting import HaltReason
-from safe_vla_ros.runtime.images import AnyImage
+from safe_vla_ros.runtime.image_decoding import AnyImage
 from safe_vla_ros.runtime.inference import Snapshot
 
 FUTURE_TOLERANCE_S = 0.1
@@ -39,7 +39,7 @@ class Stamped:
     received_s: float
 
 
-class Inputs:
+class InputStore:
     """Keeps the newest message of every input in use. Not thread-safe."""
 
     def __init__(

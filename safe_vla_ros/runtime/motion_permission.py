@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safe_vla_ros.runtime.halting import HaltReason
-from safe_vla_ros.runtime.inputs import Inputs
+from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.limits import distance_outside
 from safe_vla_ros.runtime.settings import ControlSettings
 
@@ -15,7 +15,7 @@ RESET = HaltReason('reset', 'halting', 'the episode was reset')
 TIME_JUMP = HaltReason('time_jump', 'halting', 'the clock jumped back')
 
 
-class Interlock:
+class MotionPermission:
     """What users and inputs have to say against moving. Not thread-safe.
 
     Attributes:
@@ -34,7 +34,7 @@ class Interlock:
         self.breach = ''
 
     def reason(
-        self, inputs: Inputs, control: ControlSettings, *, failed: str, now_s: float
+        self, inputs: InputStore, control: ControlSettings, *, failed: str, now_s: float
     ) -> HaltReason | None:
         """Return why nothing may move or be inferred, or None.
 
@@ -57,7 +57,7 @@ class Interlock:
         reason = inputs.missing() or inputs.unusable(now_s, control.observation_timeout_s)
         return reason or self._check_workspace(inputs, control)
 
-    def _check_workspace(self, inputs: Inputs, control: ControlSettings) -> HaltReason | None:
+    def _check_workspace(self, inputs: InputStore, control: ControlSettings) -> HaltReason | None:
         workspace, pose = control.workspace, inputs.pose
         if workspace is None or pose is None:
             return None

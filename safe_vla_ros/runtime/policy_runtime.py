@@ -9,26 +9,26 @@ from dataclasses import replace
 from numpy.typing import ArrayLike
 
 from safe_vla_ros.errors import ObservationError
+from safe_vla_ros.runtime.collect_statistics import take_statistics
 from safe_vla_ros.runtime.controller import Command, Controller, RuntimeState
-from safe_vla_ros.runtime.desk import InferenceDesk
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.halting import HaltReason
-from safe_vla_ros.runtime.images import AnyImage, Fallback
+from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, infer
-from safe_vla_ros.runtime.inputs import Inputs
-from safe_vla_ros.runtime.interlock import (
+from safe_vla_ros.runtime.inference_scheduler import InferenceScheduler
+from safe_vla_ros.runtime.input_store import InputStore
+from safe_vla_ros.runtime.motion_permission import (
     DEACTIVATING,
     NEW_INSTRUCTION,
     NO_INSTRUCTION,
     PAUSED,
     RESET,
     TIME_JUMP,
-    Interlock,
+    MotionPermission,
 )
-from safe_vla_ros.runtime.path import planned_path
+from safe_vla_ros.runtime.planned_path import planned_path
 from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, uses_pose
 from safe_vla_ros.runtime.settings import ControlSettings
-from safe_vla_ros.runtime.snapshot import take_statistics
 from safe_vla_ros.runtime.statistics import RuntimeStatistics
 from safe_vla_ros.runtime.ticks import Tick, TickTimer
 from safe_vla_ros.types import Clock, Policy, PruningSettings
@@ -83,16 +83,16 @@ class PolicyRuntime:
         self._clock = clock
         self._steady = clock if steady_clock is None else steady_clock
         self._fallback = image_fallback
-        self._inputs = Inputs(
+        self._inputs = InputStore(
             cameras,
             joints_in_use(proprio_layout, gripper_joint_names),
             pose_in_use=self._needs_pose(control),
         )
         self._controller = Controller()
-        self._desk = InferenceDesk(policy)
+        self._scheduler = InferenceScheduler(policy)
         self._timer = TickTimer(control.control_rate_hz)
         self._steady_timer = TickTimer(control.control_rate_hz)
-        self._interlock = Interlock(initial_instruction.strip())
+        self._permission = MotionPermission(initial_instruction.strip())
 
     # Inputs: only stored.
 
@@ -134,9 +134,9 @@ class PolicyRuntime:
         """Set the task in words: a different text begins an episode, an empty one halts."""
         with self._lock:
             text = text.strip()
-            if text == self._interlock.instruction:
+            if text == self._permission.instruction:
                 return
-            self._interlock.instruction = text
+            self._permission.instruction = text
             self._begin_epoch('instruction', NEW_INSTRUCTION if text else NO_INSTRUCTION)
 
     # Life cycle.
@@ -144,37 +144,37 @@ class PolicyRuntime:
     def activate(self) -> None:
         """Begin to work; nothing is commanded before the first chunk."""
         with self._lock:
-            lock = self._interlock
+            lock = self._permission
             lock.active, lock.closing, lock.breach = True, False, ''
             self._timer.restart()
             self._steady_timer.restart()
-            self._desk.activate()
-            self._desk.episodes.begin_epoch('episode_start')
+            self._scheduler.activate()
+            self._scheduler.episodes.begin_epoch('episode_start')
             self._controller.activate(self._clock.now_s())
 
     def begin_deactivate(self) -> None:
         """Halt for good, in time of the steady clock; tick until ``halted``."""
         with self._lock:
-            if not self._interlock.active or self._interlock.closing:
+            if not self._permission.active or self._permission.closing:
                 return
-            self._interlock.closing = True
-            self._desk.episodes.begin_epoch('episode_start')
+            self._permission.closing = True
+            self._scheduler.episodes.begin_epoch('episode_start')
             self._controller.close(DEACTIVATING, self._clock.now_s())
 
     @property
     def halted(self) -> bool:
         """Whether nothing will be commanded any more before the next activation."""
         with self._lock:
-            return not self._interlock.active or (
-                self._interlock.closing and self._controller.silent
+            return not self._permission.active or (
+                self._permission.closing and self._controller.silent
             )
 
     def pause(self, paused: bool) -> None:
         """Halt and drop the chunk, or go on from a fresh observation."""
         with self._lock:
-            if paused == self._interlock.paused:
+            if paused == self._permission.paused:
                 return
-            self._interlock.paused = paused
+            self._permission.paused = paused
             if paused:
                 self._begin_epoch('service', PAUSED)
             else:
@@ -183,8 +183,8 @@ class PolicyRuntime:
     def reset_episode(self) -> None:
         """Drop the chunk, clear the policy's memory and leave ``failed``."""
         with self._lock:
-            self._desk.recover()
-            self._interlock.breach = ''
+            self._scheduler.recover()
+            self._permission.breach = ''
             self._begin_epoch('service', RESET)
 
     def apply(
@@ -202,10 +202,10 @@ class PolicyRuntime:
         """Say what to command now; None is silence."""
         with self._lock:
             tick = self._measure()
-            if not self._interlock.active:
+            if not self._permission.active:
                 return None
             if tick.jumped_back:
-                self._desk.episodes.begin_epoch('episode_start')
+                self._scheduler.episodes.begin_epoch('episode_start')
                 self._inputs.forget()
                 self._controller.forget_time(TIME_JUMP, tick.now_s)
             blocked = self._blocked(tick.now_s)
@@ -216,7 +216,7 @@ class PolicyRuntime:
         """What the last tick found, and why no chunk can be had where that is known."""
         with self._lock:
             state = self._controller.state
-            more = self._desk.waits_for or self._desk.too_late
+            more = self._scheduler.waits_for or self._scheduler.too_late
             if state.name in {'waiting', 'starved'} and more:
                 return RuntimeState(state.name, f'{state.reason}: {more}')
             return state
@@ -233,7 +233,7 @@ class PolicyRuntime:
         with self._lock:
             now_s = self._clock.now_s()
             return take_statistics(
-                self._inputs, self._controller, self._desk, self._interlock.instruction, now_s
+                self._inputs, self._controller, self._scheduler, self._permission.instruction, now_s
             )
 
     # Inference.
@@ -247,13 +247,13 @@ class PolicyRuntime:
         """
         with self._lock:
             now_s = self._clock.now_s()
-            if not self._interlock.active or self._blocked(now_s) is not None:
-                self._desk.waits_for = ''
+            if not self._permission.active or self._blocked(now_s) is not None:
+                self._scheduler.waits_for = ''
                 return None
-            draft = self._desk.draft(
+            draft = self._scheduler.draft(
                 self._inputs,
                 self._controller,
-                instruction=self._interlock.instruction,
+                instruction=self._permission.instruction,
                 now_s=now_s,
                 control=self._control,
                 pruning=self._pruning,
@@ -277,24 +277,26 @@ class PolicyRuntime:
     def finish_inference(self, outcome: InferenceOutcome) -> InferenceReport:
         """Play the chunk if nothing has made it worthless, and say what became of it."""
         with self._lock:
-            return self._desk.take_in(outcome, self._controller, self._clock.now_s(), self._control)
+            return self._scheduler.take_in(
+                outcome, self._controller, self._clock.now_s(), self._control
+            )
 
     def _needs_pose(self, control: ControlSettings) -> bool:
         needed_for_control = control.frame == 'ee' or control.command_type == 'pose'
         return needed_for_control or control.workspace is not None or uses_pose(self._layout)
 
     def _begin_epoch(self, memory_reason: str, halt: HaltReason) -> None:
-        self._desk.episodes.begin_epoch(memory_reason)
+        self._scheduler.episodes.begin_epoch(memory_reason)
         self._controller.halt(halt, self._clock.now_s())
 
     def _measure(self) -> Tick:
         tick = self._timer.tick(self._clock.now_s())
         steady = self._steady_timer.tick(self._steady.now_s())
-        if self._interlock.closing or tick.jumped_back:
+        if self._permission.closing or tick.jumped_back:
             return replace(tick, elapsed_s=steady.elapsed_s)
         return tick
 
     def _blocked(self, now_s: float) -> HaltReason | None:
-        return self._interlock.reason(
-            self._inputs, self._control, failed=self._desk.failed, now_s=now_s
+        return self._permission.reason(
+            self._inputs, self._control, failed=self._scheduler.failed, now_s=now_s
         )

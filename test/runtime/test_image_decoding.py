@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from safe_vla_ros.errors import ImageError
-from safe_vla_ros.runtime.images import CompressedImage, RawImage, decode_image
+from safe_vla_ros.runtime.image_decoding import CompressedImage, RawImage, decode_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 ALPHA = np.full((5, 7, 1), 9, np.uint8)

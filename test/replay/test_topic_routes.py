@@ -2,7 +2,7 @@ import pytest
 
 from safe_vla_ros.replay.bags import TopicType
 from safe_vla_ros.replay.errors import BagError, ReplayError
-from safe_vla_ros.replay.topics import (
+from safe_vla_ros.replay.topic_routes import (
     COMPRESSED,
     IMAGE,
     TYPES,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from safe_vla_ros.replay.tally import Tally
+    from safe_vla_ros.replay.metrics import MetricSums
     from safe_vla_ros.runtime.controller import Command
     from safe_vla_ros.types import Float64Array
 
@@ -21,7 +21,7 @@ RECORDED_TIMEOUT_S = 0.2
 class Smoothness:
     """Acceleration, jerk and reversals of the commanded linear velocity.
 
-    Tallied: ``acceleration_m_s2``, ``jerk_m_s3`` and the counts ``reversals`` and ``motion_s``.
+    Summed: ``acceleration_m_s2``, ``jerk_m_s3`` and the counts ``reversals`` and ``motion_s``.
     """
 
     def __init__(self, period_s: float) -> None:
@@ -29,7 +29,7 @@ class Smoothness:
         self._velocity: Float64Array | None = None
         self._acceleration: Float64Array | None = None
 
-    def add(self, command: Command | None, tally: Tally) -> None:
+    def add(self, command: Command | None, metrics: MetricSums) -> None:
         """Add one tick's command; None, silence, separates motions."""
         if command is None:
             self._velocity = self._acceleration = None
@@ -37,14 +37,14 @@ class Smoothness:
         velocity = command.linear_m_s
         if self._velocity is not None:
             acceleration = (velocity - self._velocity) / self._period_s
-            tally.add('acceleration_m_s2', float(np.linalg.norm(acceleration)))
+            metrics.add('acceleration_m_s2', float(np.linalg.norm(acceleration)))
             if self._acceleration is not None:
                 jerk = (acceleration - self._acceleration) / self._period_s
-                tally.add('jerk_m_s3', float(np.linalg.norm(jerk)))
+                metrics.add('jerk_m_s3', float(np.linalg.norm(jerk)))
             if _opposed(velocity, self._velocity):
-                tally.count('reversals')
+                metrics.count('reversals')
             self._acceleration = acceleration
-        tally.count('motion_s', self._period_s)
+        metrics.count('motion_s', self._period_s)
         self._velocity = velocity
 
 
@@ -52,7 +52,7 @@ class Agreement:
     """Commands of the replay against those in the bag, at the same time, while the bag's arm moves.
 
     Where it stands, the recorded policy may have been paused or between two episodes, which no bag
-    tells. Tallied: ``recorded/linear_m_s``, ``recorded/angular_rad_s`` (length of the difference),
+    tells. Summed: ``recorded/linear_m_s``, ``recorded/angular_rad_s`` (length of the difference),
     ``recorded/direction`` (cosine), ``recorded/gripper`` (difference of openings), and the counts
     ``recorded/ticks``, ``recorded/only_recorded`` (the bag moves, the replay is silent) and
     ``recorded/only_replayed`` (the replay moves, the bag stands).
@@ -71,7 +71,7 @@ class Agreement:
         """Note a recorded opening, 0..1; it holds until the next."""
         self._opening = opening
 
-    def compare(self, time_s: float, command: Command | None, tally: Tally) -> None:
+    def compare(self, time_s: float, command: Command | None, metrics: MetricSums) -> None:
         """Compare one tick's command with what is in force in the bag."""
         if command is not None and command.gripper is not None:
             self._commanded_opening = command.gripper
@@ -81,19 +81,21 @@ class Agreement:
         recorded_speed = float(np.linalg.norm(linear))
         speed = 0.0 if command is None else float(np.linalg.norm(command.linear_m_s))
         if max(recorded_speed, float(np.linalg.norm(angular))) < MOVING_M_S:
-            tally.count('recorded/only_replayed', speed > MOVING_M_S)
+            metrics.count('recorded/only_replayed', speed > MOVING_M_S)
             return
         if command is None:
-            tally.count('recorded/only_recorded')
+            metrics.count('recorded/only_recorded')
             return
-        tally.count('recorded/ticks')
-        tally.add('recorded/linear_m_s', float(np.linalg.norm(command.linear_m_s - linear)))
-        tally.add('recorded/angular_rad_s', float(np.linalg.norm(command.angular_rad_s - angular)))
+        metrics.count('recorded/ticks')
+        metrics.add('recorded/linear_m_s', float(np.linalg.norm(command.linear_m_s - linear)))
+        metrics.add(
+            'recorded/angular_rad_s', float(np.linalg.norm(command.angular_rad_s - angular))
+        )
         if min(speed, recorded_speed) > MOVING_M_S:
             cosine = float(command.linear_m_s @ linear) / (speed * recorded_speed)
-            tally.add('recorded/direction', cosine)
+            metrics.add('recorded/direction', cosine)
         if self._opening is not None and self._commanded_opening is not None:
-            tally.add('recorded/gripper', abs(self._commanded_opening - self._opening))
+            metrics.add('recorded/gripper', abs(self._commanded_opening - self._opening))
 
 
 def _opposed(now: Float64Array, before: Float64Array) -> bool:

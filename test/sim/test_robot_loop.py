@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from safe_vla_ros.ros.sim_robot_loop import LoopSettings, RobotLoop
 from safe_vla_ros.sim.arm import STEP_S, SimulatedArm
+from safe_vla_ros.sim.robot_loop import LoopSettings, RobotLoop
 
 FAST_M_S = 0.4
 

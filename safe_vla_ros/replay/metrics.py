@@ -112,7 +112,7 @@ class Distribution:
         )
 
 
-class Tally:
+class MetricSums:
     """Counters and distributions by name.
 
     Attributes:
@@ -141,8 +141,8 @@ class Tally:
         """Return a distribution, an empty one where nothing was added."""
         return self.distributions.get(name, Distribution())
 
-    def merge(self, other: Tally) -> None:
-        """Add another tally."""
+    def merge(self, other: MetricSums) -> None:
+        """Add the sums of another part."""
         self.counts.update(other.counts)
         for name, distribution in other.distributions.items():
             self.distributions.setdefault(name, Distribution()).merge(distribution)
@@ -158,13 +158,13 @@ class Tally:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Tally:
+    def from_json(cls, data: Mapping[str, Any]) -> MetricSums:
         """Read what ``to_json`` wrote."""
-        tally = cls()
-        tally.counts.update(data['counts'])
+        metrics = cls()
+        metrics.counts.update(data['counts'])
         for name, distribution in data['distributions'].items():
-            tally.distributions[name] = Distribution.from_json(distribution)
-        return tally
+            metrics.distributions[name] = Distribution.from_json(distribution)
+        return metrics
 
 
 def _bin(value: float) -> int:

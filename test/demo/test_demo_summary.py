@@ -8,14 +8,14 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from safe_vla_ros.demo.options import parse_options
-from safe_vla_ros.demo.results import EpisodeResult, pruning_numbers
-from safe_vla_ros.demo.summary import (
+from safe_vla_ros.demo.demo_summary import (
     figures_table,
     make_summary,
     success_table,
     write_summary,
 )
+from safe_vla_ros.demo.options import parse_options
+from safe_vla_ros.demo.results import EpisodeResult, pruning_numbers
 
 
 def step(index, *, kept, key=False, latency_ms=20.0, gmacs=1.0):

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.replay.latency import LatencyModel
-from safe_vla_ros.replay.topics import Wanted
+from safe_vla_ros.replay.topic_routes import Wanted
 from safe_vla_ros.runtime.parameters import resolve
+from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 from safe_vla_ros.runtime.proprio import joints_in_use, uses_pose
-from safe_vla_ros.runtime.runtime import PolicyRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
