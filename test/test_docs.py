@@ -1,0 +1,213 @@
+"""The README and the pages in docs/ say what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from safe_vla_ros.runtime.health import STATE_LEVELS
+from safe_vla_ros.runtime.parameters import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / 'docs'
+README = ROOT / 'README.md'
+PAGES = [
+    README,
+    ROOT / 'CONTRIBUTING.md',
+    *sorted(DOCS.glob('*.md')),
+    *sorted(ROOT.glob('models/*/README.md')),
+    ROOT / 'test' / 'golden' / 'README.md',
+]
+LONGEST_README = 190
+"""Lines."""
+
+every_page = pytest.mark.parametrize(
+    'page', PAGES, ids=[page.relative_to(ROOT).as_posix() for page in PAGES]
+)
+
+
+def read(page):
+    return page.read_text(encoding='utf-8')
+
+
+def without_code(text):
+    return re.sub(r'```.*?```', '', text, flags=re.DOTALL)
+
+
+def code_in(text):
+    """Return what is marked as code: fenced and indented blocks, and spans."""
+    fenced = re.findall(r'```.*?```', text, re.DOTALL)
+    rest = without_code(text)
+    return '\n'.join(
+        [*fenced, *re.findall(r'^ {4,}.*', rest, re.MULTILINE), *re.findall(r'`[^`]+`', rest)]
+    )
+
+
+def between(page, name):
+    return read(page).split(f'<!-- {name} -->')[1].split(f'<!-- /{name} -->')[0].strip()
+
+
+def table_after(page, title):
+    """Return the cells of the first table below a heading, without its two first lines."""
+    section = read(page).split(f'{title}\n')[1]
+    lines = re.search(r'(?:^\|.*\n)+', section, re.MULTILINE)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines]
+
+
+def anchors_of(page):
+    headings = re.findall(r'^#+ (.+)$', without_code(read(page)), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def test_the_readme_is_short():
+    assert len(read(README).splitlines()) <= LONGEST_README
+
+
+@every_page
+def test_every_local_link_and_picture_exists(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', read(page)):
+        if target.startswith(('http:', 'https:', 'mailto:')):
+            continue
+        path, _, anchor = target.partition('#')
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert ROOT in linked.parents, target
+        if anchor:
+            assert anchor in anchors_of(linked), target
+
+
+@every_page
+def test_every_file_that_it_names_exists(page):
+    folders = 'config|docs|launch|models|safe_vla_ros|test|tools'
+    for name in re.findall(rf'(?<![\w/.:-])(?:{folders})/[\w./-]*', read(page)):
+        path = name.rstrip('.')
+        assert any((root / path).exists() for root in (ROOT, page.parent)), name
+
+
+@every_page
+def test_every_module_that_it_runs_exists(page):
+    for module in re.findall(r'python3? -m (safe_vla_ros[\w.]*)', read(page)):
+        path = ROOT / module.rstrip('.').replace('.', '/')
+        assert path.with_suffix('.py').is_file() or (path / '__main__.py').is_file(), module
+
+
+@every_page
+def test_every_make_target_and_launch_file_exists(page):
+    makefile = read(ROOT / 'Makefile')
+    text = read(page) if page == README else code_in(read(page))
+    for target in re.findall(r'\bmake ([a-z][\w-]*)', text):
+        assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
+    for name in re.findall(r'(\w+\.launch\.py)', read(page)):
+        assert (ROOT / 'launch' / name).is_file(), name
+
+
+def test_the_readme_shows_how_to_run_and_to_test():
+    code = code_in(read(README))
+    assert 'make demo' in code
+    assert 'make test' in code
+    assert 'pruned_policy.launch.py' in code
+
+
+def test_the_index_lists_every_page():
+    index = read(DOCS / 'README.md')
+    for page in DOCS.glob('*.md'):
+        assert page.name == 'README.md' or f']({page.name})' in index, page.name
+    assert '](docs/README.md)' in read(README)
+
+
+def test_the_table_of_success_is_the_one_that_was_measured():
+    methods = json.loads(read(DOCS / 'success.json'))['methods']
+    over_dds = json.loads(read(DOCS / 'dds.json'))['methods']
+    rows = {cells[0]: cells[1:] for cells in table_after(README, '## Results')}
+    for column, method in enumerate(('none', 'safe', 'fastv', 'random')):
+        measured = methods[method]['all']
+        for row, key in (
+            ('in process, 50 scenes per task', 'success_rate'),
+            ('visual tokens kept, in process, all passes', 'tokens_kept_share'),
+            ('decoder multiply-accumulates, in process', 'decoder_macs_share'),
+        ):
+            assert float(rows[row][column]) == round(100 * measured[key], 1), (row, method)
+        told = rows['over DDS in real time, 10 scenes per task'][column]
+        assert bool(told) == (method in over_dds)
+        if told:
+            assert float(told) == round(100 * over_dds[method]['all']['success_rate'], 1)
+
+
+def test_the_table_of_parameters_is_the_one_that_the_node_declares():
+    assert between(DOCS / 'parameters.md', 'parameters') == markdown_table().strip()
+
+
+ROBOTS = ('openvla_oft_libero', 'openvla_bridge')
+
+
+def lines_of(content, prefix=''):
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from lines_of(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
+def test_every_line_of_the_example_robots_is_explained():
+    shown = between(DOCS / 'robots.md', 'robots')
+    rows = [[cell.strip() for cell in row.split('|')[1:-1]] for row in shown.splitlines()[2:]]
+    assert all(len(row) == 4 and len(row[3]) > 5 for row in rows)
+    for column, robot in enumerate(ROBOTS, start=1):
+        content = yaml.safe_load((ROOT / 'config' / f'{robot}.yaml').read_text(encoding='utf-8'))
+        expected = dict(lines_of(content['/**']['ros__parameters']))
+        told = {row[0].strip('`'): yaml.safe_load(row[column]) for row in rows if row[column]}
+        assert told == expected
+
+
+@pytest.mark.parametrize(
+    ('page', 'shapes'),
+    [
+        ('measurements.md', ('openvla_oft_7b', 'openvla_7b')),
+        ('speed.md', ('openvla_oft_7b', 'openvla_7b', 'mini')),
+    ],
+)
+def test_the_table_of_speeds_is_the_one_that_was_measured(page, shapes):
+    pytest.importorskip('torch')
+    from safe_vla_ros.bench.speed_report import markdown_table
+
+    files = [DOCS / f'speed_{name}.json' for name in shapes]
+    summaries = [json.loads(read(file)) for file in files]
+    assert between(DOCS / page, 'speed') == markdown_table(summaries).strip()
+    for file, summary in zip(files, summaries, strict=True):
+        assert summary['command'].endswith(f'--json docs/{file.name}')
+
+
+def test_every_launch_argument_is_listed():
+    source = read(ROOT / 'launch' / 'pruned_policy.launch.py')
+    declared = source.split('ARGUMENTS = (')[1].split('\n)')[0]
+    names = re.findall(r"^    \(\s*'(\w+)'", declared, re.MULTILINE)
+    listed = [cells[0].strip('`') for cells in table_after(DOCS / 'interface.md', '## Launch')]
+    assert listed == names
+
+
+def test_every_extra_is_listed():
+    source = read(ROOT / 'setup.py').split('extras_require={')[1]
+    names = re.findall(r"^\s+'(\w+)':", source.split('}')[0], re.MULTILINE)
+    listed = [cells[0] for cells in table_after(DOCS / 'installation.md', '## Extras')]
+    assert re.findall(r'`(\w+)`', ' '.join(listed)) == names
+
+
+def test_every_topic_and_service_of_the_node_is_listed():
+    listed = read(DOCS / 'interface.md')
+    named = set()
+    for path in (ROOT / 'safe_vla_ros' / 'ros').glob('*.py'):
+        if not path.name.startswith(('sim_robot', 'episode_driver', 'bag_recorder')):
+            named |= set(re.findall(r"'~/(\w+)", read(path)))
+    assert {'ee_twist', 'pause', 'state'} <= named
+    for name in named:
+        assert f'`~/{name}' in listed, name
+
+
+def test_every_state_is_listed_with_its_level():
+    rows = table_after(DOCS / 'interface.md', '## States')
+    levels = ('OK', 'WARN', 'ERROR')
+    assert {row[0].strip('`'): levels.index(row[1]) for row in rows} == STATE_LEVELS
