@@ -1,7 +1,9 @@
-# make demo   drive a simulated robot through ROS 2 with the pruned policy; options in ARGS
+# make demo   drive a simulated robot through ROS 2 with the pruned policy; options go into ARGS
 # make test   lint, types, import contract, tests
-# make replay-example   score pruning methods on the recording in test/bags; report in out/replay
-# Both do all set-up in .venv on a machine with only Python (3.10 to 3.13) and git.
+# make replay-example   score pruning methods on the recording in test/bags; writes out/replay
+# make lint   only lint, types and the import contract
+# make clean  delete what builds and runs have left, but not .venv
+# All but clean set up .venv first. You need only Python (3.10 to 3.13) and git.
 
 PYTHON ?= python3
 BIN := .venv/bin

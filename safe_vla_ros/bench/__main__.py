@@ -6,11 +6,11 @@ import runpy
 import sys
 
 BENCHMARKS = {
-    'success': 'closed-loop success in process, with paired seeds',
+    'success': 'success in closed loop, in process, with paired seeds',
     'speed': 'latency and multiply-accumulates at real model sizes',
-    'golden': 'agreement with reference sequences of a checkpoint',
-    'load': 'memory and time that loading a checkpoint takes',
-    'replay': 'cost of a replay beside the policy, and of an overlay',
+    'golden': 'agreement with what the published code computed',
+    'load': 'memory and time to load a checkpoint',
+    'replay': 'cost of a replay without its policy, and of an overlay',
 }
 """Modules of this package that are programs, with what they do."""
 
@@ -21,7 +21,7 @@ def main() -> None:
         lines = '\n'.join(f'  {name:<8} {what}' for name, what in BENCHMARKS.items())
         asked = len(sys.argv) > 1 and sys.argv[1] in ('-h', '--help')
         print(
-            f'usage: bench NAME [options]; bench NAME --help says which\n{lines}',
+            f'usage: bench NAME [options]\n\n{lines}\n\n"bench NAME --help" lists the options',
             file=sys.stdout if asked else sys.stderr,
         )
         sys.exit(0 if asked else 2)

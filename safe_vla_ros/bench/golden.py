@@ -15,26 +15,26 @@ from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.whole_files import write_json
 
 _DESCRIPTION = """\
-Runs an OpenVLA-OFT checkpoint over recorded inputs and compares every intermediate value with what
-the published SAFE-Pruner code computed for them, in float32 on the CPU: vision features, projected
-patches, un-pruned actions, key steps, matches, forecast, fused score, kept tokens, action states
-and actions. Prints the worst absolute difference of every quantity."""
+Run an OpenVLA-OFT checkpoint on recorded inputs, in float32 on the CPU, and compare every
+intermediate value with what the published SAFE-Pruner code computed: vision features, projected
+patches, unpruned actions, key steps, matches, forecast, fused score, kept tokens, action states and
+actions. Print the worst absolute difference of every quantity."""
 
 _EPILOG = """\
 a set is a directory with
   meta.json             settings (K, r, lambda, gamma, attn_slice, avg_layers, unnorm_key ...)
   checkpoint/           the official on-disk format, files plain or gzipped (.gz)
   inputs.npz            pixel_values, input_ids; optional images_u8, proprio_raw, proprio_norm
-  vanilla.npz           un-pruned pass
+  vanilla.npz           unpruned pass
   safepruner_paper.npz  the published formula with a memory of visual tokens only
   debug.npz             optional: vision features and decoder input of step 0
   bugcase/              optional: replaced .pt files with their own safepruner_paper.npz
 
-limits (absolute): indices and key steps exact; attention, forecast, score and similarity 1e-5;
-patches and hidden states 1e-4; actions 5e-5; normalised inputs 1e-6. A wrong epsilon in a norm or
-a tanh GELU shows at 1e-4 to 9e-4 on the actions.
+limits (absolute): indices and key steps must be equal; attention, forecast, score and similarity
+1e-5; patches and hidden states 1e-4; actions 5e-5; normalised inputs 1e-6. A wrong epsilon in a
+norm or a tanh GELU changes the actions by 1e-4 to 9e-4.
 
-exit status: 0 all within limits, 1 a quantity is not, 2 a set cannot be read
+exit status: 0 all within limits, 1 some quantity is not, 2 a set cannot be read
 
 example: python -m safe_vla_ros.bench.golden test/golden/set1 test/golden/set2"""
 
@@ -48,9 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('sets', nargs='+', type=Path, metavar='SETDIR', help='golden set to check')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the differences here')
     parser.add_argument(
-        '--threads', type=int, default=1, help='CPU threads; 1 repeats best (default: %(default)s)'
+        '--json', type=Path, metavar='FILE', help='also write the differences to this JSON file'
+    )
+    parser.add_argument(
+        '--threads',
+        type=int,
+        default=1,
+        help='CPU threads; 1 is the most repeatable (default: %(default)s)',
     )
     options = parser.parse_args(arguments)
     if options.threads < 1:

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog='python -m safe_vla_ros.bench.load',
-        description='Loads an OpenVLA-OFT checkpoint and prints memory and time as JSON.',
+        description='Load an OpenVLA-OFT checkpoint, and print memory and time as JSON.',
     )
     parser.add_argument('path', type=Path, help='checkpoint directory')
     parser.add_argument('--device', default='cpu', help='auto, cpu or cuda (default: %(default)s)')

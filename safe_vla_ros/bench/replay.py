@@ -1,8 +1,8 @@
-"""What a replay costs beside the policy: per message, per inference, per overlay, and in memory.
+"""Measure what a replay costs without its policy: per message, inference and overlay; memory.
 
-Writes recordings of two 640x480 cameras, replays them with a policy that answers at once, prints a
-table. ``--minutes`` replays a long recording of small images in a process of its own and reports
-the peak of its memory against that of a recording a tenth as long.
+Writes recordings of two 640x480 cameras, replays them with a policy that answers at once, and
+prints a table. ``--minutes`` replays a long recording of small images in a process of its own, and
+reports the peak of its memory against that of a recording a tenth as long.
 """
 
 from __future__ import annotations
@@ -101,9 +101,16 @@ class InstantPolicy:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('--seconds', type=float, default=10.0, help='length of a recording (10)')
-    parser.add_argument('--minutes', type=float, default=0.0, help='length of the long recording')
-    parser.add_argument('--json', type=Path, help='write the figures here')
+    parser.add_argument(
+        '--seconds', type=float, default=10.0, help='length of each recording (%(default)s)'
+    )
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=0.0,
+        help='length of a long recording to measure memory with; 0 leaves it out (%(default)s)',
+    )
+    parser.add_argument('--json', type=Path, help='write the figures to this JSON file')
     options = parser.parse_args()
     cv2.setNumThreads(1)
     figures: dict[str, Any] = {'machine': _machine(), 'overlay_ms': overlay_ms()}

@@ -39,10 +39,11 @@ from safe_vla_ros.whole_files import write_json
 BUNDLED_POLICY = 'mini_metaworld'
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 _DESCRIPTION = """\
-Builds a policy at its real size with random weights (no checkpoint is needed, and what it outputs
-means nothing) and runs a sequence of moving camera images twice, interleaved step by step: unpruned
-and pruned, A B A B. Both run the same driver, the same fused attention (SDPA) and the same matrix
-kernels; nothing materialises a whole attention matrix. Key steps come every --key-every steps."""
+Build a policy at its real size with random weights, and run it on a sequence of moving camera
+images twice, interleaved step by step: unpruned and pruned, A B A B. It needs no checkpoint, and
+its output means nothing. Both arms run the same driver, the same fused attention (SDPA) and the
+same matrix kernels. Nothing materialises a whole attention matrix. One step in --key-every is a key
+step."""
 
 _EPILOG = """\
 A full 7B run needs 16 GiB of memory. With --layers the decoder is shorter: for development only.
@@ -221,41 +222,51 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add('--shape', choices=SHAPES, default='openvla-oft-7b', help='sizes (default: %(default)s)')
-    add('--dtype', choices=DTYPES, help='default: bfloat16, float32 for mini')
+    add(
+        '--shape',
+        choices=SHAPES,
+        default='openvla-oft-7b',
+        help='model sizes (default: %(default)s)',
+    )
+    add('--dtype', choices=DTYPES, help='number format (default: bfloat16; float32 for mini)')
     add('--device', default='auto', help='auto, cpu or cuda (default: %(default)s)')
     add('--method', choices=[n for n in PRUNER_NAMES if n != 'none'], default='safe')
-    add('--keep-ratio', type=float, default=0.25, help='share kept (default: %(default)s)')
-    add('--layer', type=int, help="K; default: 3, the policy's own for mini")
+    add(
+        '--keep-ratio',
+        type=float,
+        default=0.25,
+        help='share of visual tokens kept (default: %(default)s)',
+    )
+    add('--layer', type=int, help="K (default: 3; the policy's own for mini)")
     add('--steps', type=int, default=12, help='timed steps per arm (default: %(default)s)')
     add('--key-every', type=int, default=12, help='steps per key step (default: %(default)s)')
-    add('--warm-up', type=int, default=2, help='steps before timing (default: %(default)s)')
-    add('--prompt-tokens', type=int, default=34, help='prompt length (default: %(default)s)')
-    add('--layers', type=int, help='decoder layers; default: the real number')
-    add('--threads', type=int, help="CPU threads; default: torch's own choice")
+    add('--warm-up', type=int, default=2, help='untimed steps first (default: %(default)s)')
+    add('--prompt-tokens', type=int, default=34, help='length of the prompt (default: %(default)s)')
+    add('--layers', type=int, help='decoder layers (default: the real number)')
+    add('--threads', type=int, help="CPU threads (default: torch's own choice)")
     add(
         '--kernels',
         choices=('plain', 'packed'),
-        help='matrix kernels of both arms; default: as the policies load, that is packed weights '
-        'for OpenVLA in bfloat16 on a CPU, else plain',
+        help='matrix kernels of both arms (default: as the policies load: packed weights for '
+        'OpenVLA in bfloat16 on a CPU, otherwise plain)',
     )
     add('--seed', type=int, default=0)
-    add('--json', type=Path, metavar='FILE', help='also write everything here')
+    add('--json', type=Path, metavar='FILE', help='also write everything to this JSON file')
     add(
         '--save',
         type=Path,
         metavar='DIR',
-        help='write an OpenVLA-OFT checkpoint of random weights there, load it in a process of its '
-        'own, and report memory and time instead of speed',
+        help='write an OpenVLA-OFT checkpoint of random weights to this folder, load it in a '
+        'process of its own, and report memory and time instead of speed',
     )
     add(
         '--table',
         type=Path,
         nargs='+',
         metavar='FILE',
-        help='measure nothing; print the table in the README from files that --json wrote',
+        help='measure nothing; print the table of the docs from files that --json wrote',
     )
-    add('--quiet', action='store_true', help='no line per step')
+    add('--quiet', action='store_true', help='print no line per step')
     options = parser.parse_args(arguments)
     try:
         options.device = choose_device(options.device)

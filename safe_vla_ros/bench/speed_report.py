@@ -1,4 +1,4 @@
-"""Statistics of a speed run, as JSON, as text and as the README's table."""
+"""Statistics of a speed run, as JSON, as text and as the table of the docs."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def as_text(summary: Mapping[str, object]) -> str:
 
 
 def markdown_table(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """Lay summaries of several shapes out side by side, as in the README.
+    """Lay summaries of several shapes out side by side, as in the docs.
 
     Args:
         summaries: What ``bench.speed`` wrote, each with both arms.

@@ -1,8 +1,8 @@
-"""Closed-loop success of the bundled policy per task and pruning method, on paired seeds.
+"""Measure the success of a policy in closed loop, per task and pruning method, on paired seeds.
 
 Every method runs the same scenes through the node's own playback and limits, in simulated time
-with a modelled latency. `random` leaves as many passes unpruned as `safe` did, so that the two
-differ only in which tokens they keep. The success figures do not depend on the machine's speed.
+with a modelled latency. `random` leaves as many passes unpruned as `safe` did, so the two differ
+only in which tokens they keep. The success figures do not depend on the machine's speed.
 """
 
 from __future__ import annotations
@@ -184,16 +184,18 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--policy', default='mini_metaworld', help='directory or bundled name')
+    parser.add_argument(
+        '--policy', default='mini_metaworld', help='policy: directory or bundled name'
+    )
     parser.add_argument('--tasks', nargs='+', default=list(TASKS), choices=list(TASKS))
     parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(PRUNER_NAMES))
     parser.add_argument('--episodes', type=int, default=50, help='episodes per task and method')
-    parser.add_argument('--seed', type=int, default=TEST_SEED, help='first seed')
+    parser.add_argument('--seed', type=int, default=TEST_SEED, help='seed of the first scene')
     parser.add_argument('--keep-ratio', type=float, default=0.25)
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
-    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes')
-    parser.add_argument('--out', type=Path, help='write the report as JSON')
-    parser.add_argument('--markdown', action='store_true', help='print the table as Markdown, too')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='number of processes')
+    parser.add_argument('--out', type=Path, help='write the report to this JSON file')
+    parser.add_argument('--markdown', action='store_true', help='also print the table as Markdown')
     options = parser.parse_args(arguments)
     console = Console()
     report = evaluate(options, console)

@@ -93,9 +93,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m safe_vla_ros.demo',
         description='Drive a simulated robot through ROS 2 with a pruned vision-language-action '
-        'policy: two processes, DDS between them, and a summary at the end.',
+        'policy: two processes with DDS between them, and a summary at the end.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog='A longer run, to compare with success in process: '
+        epilog='For a longer run that compares with success in process: '
         '--episodes 10 --tasks all --no-video',
     )
     add = parser.add_argument
@@ -104,25 +104,25 @@ def _make_parser() -> argparse.ArgumentParser:
     add('--seed', type=_whole(0), default=10000, help='seed of the first episode of every task')
     add(
         '--method', choices=PRUNER_NAMES, default='safe',
-        help='pruner; "none" then runs on the same seeds for comparison',
+        help='pruning method; "none" then runs on the same seeds for comparison',
     )  # fmt: skip
     add('--keep-ratio', type=_number(0.05, 1.0), default=0.25, help='share of visual tokens kept')
-    add('--out', type=Path, default=Path('out/demo'), help='where summary, videos and logs go')
-    add('--no-video', action='store_true', help='no videos and no picture, so less load')
-    add('--picture', type=Path, help='file of the picture (default: demo.png in --out)')
+    add('--out', type=Path, default=Path('out/demo'), help='folder for everything it writes')
+    add('--no-video', action='store_true', help='make no videos and no picture, for less load')
+    add('--picture', type=Path, help='file for the picture; when not given, demo.png in --out')
     add('--record', type=Path, metavar='DIR', help='record a rosbag2 (MCAP) of inputs and outputs')
-    add('--policy', help='policy directory or bundled name (default: as the robot YAML has it)')
-    add('--params-file', type=Path, help='robot YAML (default: the bundled mini_metaworld.yaml)')
+    add('--policy', help='policy directory or bundled name; when not given, as in the robot YAML')
+    add('--params-file', type=Path, help='robot YAML; when not given, mini_metaworld.yaml')
     add('--real-time-factor', type=_number(0.05, 10.0), default=1.0, help='speed of the simulation')
-    add('--sim-time', action='store_true', help='publish /clock and run in simulated time')
+    add('--sim-time', action='store_true', help='publish /clock and follow it')
     add(
         '--episode-duration', type=_number(0.1, 3600.0), default=8.0, metavar='S',
-        help='simulated seconds after which an episode has failed',
+        help='simulated seconds after which an episode counts as failed',
     )  # fmt: skip
     add('--camera-rate', type=_number(1.0, 80.0), default=20.0, help='rate of the cameras in Hz')
     add(
         '--domain-id', type=_whole(0, 232), default=FIRST_DOMAIN + os.getpid() % DOMAINS,
-        help='ROS domain, another one for every run',
+        help='ROS domain; every run takes another one',
     )  # fmt: skip
     return parser
 

@@ -98,9 +98,9 @@ def _replay(arguments: Sequence[str], console: Console) -> int:
 
 
 def _merge(arguments: Sequence[str], console: Console) -> int:
-    parser = argparse.ArgumentParser('replay merge', description='Join results of shards.')
+    parser = argparse.ArgumentParser('replay merge', description='Join the results of shards.')
     parser.add_argument('results', nargs='+', type=Path, help='folders that replay has written')
-    parser.add_argument('--out', type=Path, required=True, help='folder of the joined result')
+    parser.add_argument('--out', type=Path, required=True, help='folder for the joined result')
     parser.add_argument('--overwrite', action='store_true', help='replace an older result')
     options = parser.parse_args(arguments)
     summary = merge(options.results, options.out, overwrite=options.overwrite)
@@ -207,30 +207,40 @@ def _stopping() -> Iterator[Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         'replay',
-        description="Score a policy on recordings: the node's own code on the bag's clock.",
+        description="Score a policy on recordings with the node's own code, on the bag's clock.",
         epilog='"replay merge DIR... --out DIR" joins the results of shards.',
     )
     add = parser.add_argument
-    add('bags', nargs='+', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3')
-    add('--params', type=Path, metavar='YAML', help='parameter file of the robot')
-    add('--node', default='/pruned_policy', help='name by which the file knows the node')
-    add('--policy', help='directory, bundled name or hf:org/name@<40-hex commit>')
-    add('--set', action='append', default=[], metavar='NAME=VALUE', help='one parameter')
+    add('bags', nargs='+', type=Path, metavar='BAG', help='rosbag2 folder, .mcap file or .db3 file')
+    add('--params', type=Path, metavar='YAML', help='robot YAML')
+    add('--node', default='/pruned_policy', help='name of the node in the robot YAML (%(default)s)')
+    add(
+        '--policy',
+        help='policy instead of the one in the robot YAML: directory, bundled name or '
+        'hf:org/name@<40-hex commit>',
+    )
+    add(
+        '--set',
+        action='append',
+        default=[],
+        metavar='NAME=VALUE',
+        help='set one parameter; repeatable',
+    )
     add(
         '--compare',
         default='none',
         metavar='METHODS',
-        help='pruning methods beside the robot\'s own, with commas; "none" gives the differences '
-        'to unpruned actions (default: none)',
+        help='comma-separated pruning methods to run besides the robot\'s own; "none" adds the '
+        'differences to unpruned actions (%(default)s)',
     )
     add(
         '--latency',
         default=MEASURED,
         metavar='MS',
-        help='milliseconds from observation to chunk, or "measured" (default); with a number the '
-        'result does not depend on the machine',
+        help='milliseconds from observation to chunk, or "measured" (default); with a number, '
+        'the result does not depend on the machine',
     )
-    add('--instruction', help='initial instruction, for a bag that starts after it was sent')
+    add('--instruction', help='initial instruction, for a bag that begins after it was sent')
     add(
         '--topics',
         nargs='+',
@@ -244,14 +254,26 @@ def _parser() -> argparse.ArgumentParser:
         '--clock',
         choices=(LOG_CLOCK, STAMP_CLOCK),
         default=LOG_CLOCK,
-        help='time of recording (default), or of the headers where that is another clock',
+        help='time of the recorder (log, default), or of the headers if they come from another '
+        'clock (stamps)',
     )
     add('--overlays', choices=('compressed', 'raw', 'none'), default='compressed')
-    add('--overlay-width', type=_width, default=320, metavar='PX', help='largest width (320)')
-    add('--out', type=Path, metavar='DIR', help='folder of the results (out/replay/<bag>)')
+    add(
+        '--overlay-width',
+        type=_width,
+        default=320,
+        metavar='PX',
+        help='largest width of an overlay (%(default)s)',
+    )
+    add('--out', type=Path, metavar='DIR', help='folder for the results (out/replay/<bag>)')
     add('--overwrite', action='store_true', help='replace an older result')
-    add('--jobs', type=_jobs, default=1, metavar='N', help='processes (1)')
-    add('--shard', default='1/1', metavar='i/n', help='only every n-th bag, from the i-th')
+    add('--jobs', type=_jobs, default=1, metavar='N', help='number of processes (%(default)s)')
+    add(
+        '--shard',
+        default='1/1',
+        metavar='i/n',
+        help='replay only every n-th bag, starting with the i-th',
+    )
     return parser
 
 

@@ -1,7 +1,7 @@
 """Calibrate the refresh threshold gamma of a policy and write it into its policy.yaml.
 
-gamma is a quantile of kappa: kappa is measured on training scenes without any refresh, and the
-quantile is chosen by bisection so that about the given share of the passes are key steps.
+gamma is a quantile of kappa, which is measured on training scenes without any refresh. Bisection
+chooses the quantile so that about the given share of the passes are key steps.
 """
 
 from __future__ import annotations
@@ -67,13 +67,17 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--policy', type=Path, required=True, help='policy directory')
-    parser.add_argument('--share', type=float, default=0.2, help='wanted share of key steps')
+    parser.add_argument(
+        '--policy', type=Path, required=True, help='policy folder; its policy.yaml is changed'
+    )
+    parser.add_argument('--share', type=float, default=0.2, help='share of key steps to aim for')
     parser.add_argument('--keep-ratio', type=float, default=0.25)
     parser.add_argument('--episodes', type=int, default=6, help='episodes per task and trial')
-    parser.add_argument('--trials', type=int, default=4, help='bisection steps')
-    parser.add_argument('--seed', type=int, default=CALIBRATION_SEED, help='first seed')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes')
+    parser.add_argument('--trials', type=int, default=4, help='steps of the bisection')
+    parser.add_argument(
+        '--seed', type=int, default=CALIBRATION_SEED, help='seed of the first scene'
+    )
+    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='number of processes')
     options = parser.parse_args(arguments)
     threshold = calibrate(options)
     write_policy_file(options.policy, refresh_threshold=threshold)

@@ -1,8 +1,8 @@
 """Collect demonstrations of the scripted experts, or the experts' answers to a policy's own states.
 
-Every frame's label is the expert's plan from exactly that state. Frames are visited by the expert,
-with noise and kicks so that it shows how to recover, or, with --policy, by that policy (DAgger).
-Shards that exist are kept, so an interrupted run goes on where it was.
+The label of every frame is the expert's plan from exactly that state. The expert drives, with noise
+and kicks, so that it shows how to recover. With --policy, that policy drives instead (DAgger).
+Existing shards are kept, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -144,14 +144,14 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--out', type=Path, required=True, help='directory for the shards')
+    parser.add_argument('--out', type=Path, required=True, help='folder for the shards')
     parser.add_argument('--policy', help='policy that drives instead of the expert (DAgger)')
     parser.add_argument('--tasks', nargs='+', default=list(TASKS), choices=list(TASKS))
-    parser.add_argument('--samples', type=int, default=5000, help='frames per task')
+    parser.add_argument('--samples', type=int, default=5000, help='frames to collect per task')
     parser.add_argument('--shards', type=int, default=4, help='shards per task')
-    parser.add_argument('--seed', type=int, default=100_000, help='first seed of the episodes')
-    parser.add_argument('--frame-stride', type=int, default=2, help='label one frame in this many')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='processes')
+    parser.add_argument('--seed', type=int, default=100_000, help='seed of the first episode')
+    parser.add_argument('--frame-stride', type=int, default=2, help='label only every n-th frame')
+    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='number of processes')
     options = parser.parse_args(arguments)
     shards = [
         Shard(

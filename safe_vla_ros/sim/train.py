@@ -1,7 +1,7 @@
-"""Train the bundled policy on collected shards; a run that was interrupted goes on where it was.
+"""Train the bundled policy on collected shards. An interrupted run continues where it stopped.
 
-First the vision encoders alone (--stem-steps), then the whole model (--steps). --init starts from
-an earlier run, for example after a round of DAgger.
+Train the vision encoders alone first (--stem-steps), then the whole model (--steps). --init starts
+from an earlier run, for example after a round of DAgger.
 """
 
 from __future__ import annotations
@@ -204,15 +204,19 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--data', type=Path, nargs='+', required=True, help='shard directories')
-    parser.add_argument('--out', type=Path, required=True, help='checkpoints and the policy')
+    parser.add_argument('--data', type=Path, nargs='+', required=True, help='folders with shards')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='folder for checkpoints and the policy'
+    )
     parser.add_argument('--init', type=Path, help='policy directory to start from')
-    parser.add_argument('--stem-steps', type=int, default=0, help='steps of the encoders alone')
-    parser.add_argument('--steps', type=int, default=2000, help='steps of the whole model')
+    parser.add_argument(
+        '--stem-steps', type=int, default=0, help='training steps of the encoders alone'
+    )
+    parser.add_argument('--steps', type=int, default=2000, help='training steps of the whole model')
     parser.add_argument('--rate', type=float, default=8e-4, help='largest learning rate')
     parser.add_argument('--batch', type=int, default=32, help='samples per step')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--restart', action='store_true', help='forget earlier checkpoints')
+    parser.add_argument('--restart', action='store_true', help='delete --out and start again')
     parser.add_argument(
         '--no-compile', dest='compile', action='store_false', help='do not use torch.compile'
     )
