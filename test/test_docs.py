@@ -196,15 +196,23 @@ def test_every_extra_is_listed():
     assert re.findall(r'`(\w+)`', ' '.join(listed)) == names
 
 
+def test_every_executable_is_listed():
+    scripts = read(ROOT / 'setup.py').split("'console_scripts': [")[1].split(']')[0]
+    names = re.findall(r"f'(\w+) = ", scripts)
+    listed = [cells[0] for cells in table_after(DOCS / 'interface.md', '## Executables')]
+    assert [name.strip('`') for name in listed] == names
+
+
 def test_every_topic_and_service_of_the_node_is_listed():
-    listed = read(DOCS / 'interface.md')
     named = set()
     for path in (ROOT / 'safe_vla_ros' / 'ros').glob('*.py'):
         if not path.name.startswith(('sim_robot', 'episode_driver', 'bag_recorder')):
             named |= set(re.findall(r"'~/(\w+)", read(path)))
-    assert {'ee_twist', 'pause', 'state'} <= named
-    for name in named:
-        assert f'`~/{name}' in listed, name
+    listed = set()
+    for title in ('## Topics the node publishes', '## Services'):
+        for cells in table_after(DOCS / 'interface.md', title):
+            listed |= set(re.findall(r'`~/(\w+)', cells[0]))
+    assert listed == named
 
 
 def test_every_state_is_listed_with_its_level():
