@@ -149,7 +149,7 @@ def pip_install(python: Path, extras: str) -> None:
             process.wait(timeout=30)
             sys.exit(130)
     if code != 0:
-        fail('pip could not install the packages; its message stands above')
+        fail('pip could not install the packages; its message is above')
     with stamp.open('a', encoding='utf-8') as file:
         file.write(f'{wanted}\n')
     say(f'Installed in {time.monotonic() - started:.0f} s.')
