@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safe_vla_ros.runtime.geometry import Pose
-from safe_vla_ros.runtime.halting import HaltReason
+from safe_vla_ros.runtime.halt_reasons import HaltReason, invalid, missing, stale
 from safe_vla_ros.runtime.image_decoding import AnyImage
 from safe_vla_ros.runtime.inference import Snapshot
 
@@ -118,12 +118,12 @@ class InputStore:
         """Return which input in use has never come, or None."""
         for name, slot in self.cameras.items():
             if slot.image is None:
-                return HaltReason('missing', 'waiting', f"no image of camera '{name}' yet")
+                return missing(f"image of camera '{name}'")
         if self.pose_in_use and self._pose_times is None:
-            return HaltReason('missing', 'waiting', 'no ee_pose yet')
+            return missing('ee_pose')
         for name in self.joint_names:
             if name not in self.joints:
-                return HaltReason('missing', 'waiting', f"no joint_states with joint '{name}' yet")
+                return missing(f"joint_states with joint '{name}'")
         return None
 
     def unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
@@ -137,7 +137,7 @@ class InputStore:
             if slot.image is not None:
                 text = _age_problem(slot.stamp_s, slot.received_s, now_s, timeout_s)
                 if text:
-                    return HaltReason('stale', 'stale', f"camera '{name}' {text}")
+                    return stale(f"camera '{name}'", text)
         return self._pose_unusable(now_s, timeout_s) or self._joints_unusable(now_s, timeout_s)
 
     def _pose_unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
@@ -145,23 +145,24 @@ class InputStore:
         if not self.pose_in_use or times is None:
             return None
         if self._pose_problem:
-            return HaltReason('invalid', 'stale', self._pose_problem)
+            return invalid(self._pose_problem)
         text = _age_problem(times.stamp_s, times.received_s, now_s, timeout_s)
-        return HaltReason('stale', 'stale', f'ee_pose {text}') if text else None
+        return stale('ee_pose', text) if text else None
 
     def _joints_unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
         if self.joint_names and self._joints_problem:
-            return HaltReason('invalid', 'stale', self._joints_problem)
+            return invalid(self._joints_problem)
         for name in self.joint_names:
             if name not in self.joints:
                 continue
             if not math.isfinite(self.joints[name]):
-                text = f"joint_states holds a position of joint '{name}' that is not finite"
-                return HaltReason('invalid', 'stale', text)
+                return invalid(
+                    f"joint_states holds a position of joint '{name}' that is not finite"
+                )
             times = self._joint_times[name]
             text = _age_problem(times.stamp_s, times.received_s, now_s, timeout_s)
             if text:
-                return HaltReason('stale', 'stale', f"joint_states with joint '{name}' {text}")
+                return stale(f"joint_states with joint '{name}'", text)
         return None
 
     def not_fresh(self, fresh_after_s: float, max_skew_s: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
+from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import STEP_S, ArmState, SimulatedArm, Snapshot
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 
@@ -71,7 +72,7 @@ class EpisodeResult:
     success: bool = False
     duration_s: float = 0.0
     reports: list[InferenceReport] = field(default_factory=list)
-    halts: dict[str, float] = field(default_factory=dict)
+    halts: dict[StateName, float] = field(default_factory=dict)
 
 
 class SimulatedClock:
@@ -174,7 +175,7 @@ class _Episode:
         self.clock.time_s = now_s
         command = self.runtime.tick()
         state = self.runtime.state.name
-        if state != 'running':
+        if state is not StateName.RUNNING:
             halts = self.result.halts
             halts[state] = halts.get(state, 0.0) + self.tick_s
         if command is None:

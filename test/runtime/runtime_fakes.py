@@ -14,6 +14,7 @@ from safe_vla_ros.runtime import (
     ManualClock,
     MotionLimits,
     PolicyRuntime,
+    StateName,
 )
 from safe_vla_ros.types import (
     ActionChunk,
@@ -165,7 +166,7 @@ class Bench:
         return self.clock.now_s()
 
     @property
-    def state(self) -> str:
+    def state(self) -> StateName:
         return self.runtime.state.name
 
     @property

@@ -10,7 +10,7 @@ import pytest
 from runtime_fakes import PERIOD_S, Bench, FakePolicy, ManualClock, control, steady_chunk
 
 from safe_vla_ros.errors import NonFiniteError, ObservationError, ParameterError
-from safe_vla_ros.runtime import PolicyRuntime
+from safe_vla_ros.runtime import PolicyRuntime, StateName
 from safe_vla_ros.runtime.image_decoding import AnyImage, CompressedImage, RawImage
 from safe_vla_ros.types import ActionChunk, Observation, PruningSettings
 
@@ -71,7 +71,7 @@ def test_images_too_far_apart_make_no_observation() -> None:
         bench.runtime.tick()
         bench.pass_time()
     assert not bench.policy.observations
-    assert bench.state == 'waiting'
+    assert bench.state == StateName.WAITING
     assert bench.reason.endswith('the images are further apart than max_camera_skew_s (0.1 s)')
 
 
@@ -128,7 +128,7 @@ def test_a_bad_image_is_an_error_that_names_the_camera_and_latches_after_three(
     feed_with(bench, image)
     assert [report.error.startswith("camera 'front': ") for report in bench.reports] == [True] * 3
     assert text in bench.reports[0].error
-    assert bench.state == 'failed'
+    assert bench.state == StateName.FAILED
     assert not bench.policy.observations
 
 
@@ -139,7 +139,7 @@ def test_one_bad_image_among_good_ones_stops_nothing() -> None:
             bench.step()
         else:
             feed_with(bench, CompressedImage('jpeg', b''), ticks=1)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert bench.runtime.statistics().failures > 3
     assert bench.runtime.statistics().halts == {}
 
