@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from safe_vla_ros.runtime.clocks import ManualClock
 from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import STEP_S, ArmState, SimulatedArm, Snapshot
@@ -75,17 +76,6 @@ class EpisodeResult:
     halts: dict[StateName, float] = field(default_factory=dict)
 
 
-class SimulatedClock:
-    """A clock that its owner sets."""
-
-    def __init__(self, start_s: float = _START_S) -> None:
-        self.time_s = start_s
-
-    def now_s(self) -> float:
-        """Return simulated time, seconds."""
-        return self.time_s
-
-
 def run_episode(
     arm: SimulatedArm,
     policy: Policy,
@@ -94,7 +84,6 @@ def run_episode(
     pruning: PruningSettings,
     latency: Latency,
     seed: int,
-    clock: SimulatedClock | None = None,
     on_frame: FrameListener | None = None,
     camera_rate_hz: float = 20.0,
     blind: bool = False,
@@ -108,7 +97,6 @@ def run_episode(
         pruning: How to prune.
         latency: Modelled times between robot and policy.
         seed: Seed of the latency's spread.
-        clock: Give it to look at the time from elsewhere.
         on_frame: Called for every frame once its images have arrived.
         camera_rate_hz: Frames per simulated second.
         blind: Give the policy black images; for a policy that does not look at them.
@@ -116,7 +104,7 @@ def run_episode(
     Returns:
         Success, time and every inference's report.
     """
-    clock = clock or SimulatedClock()
+    clock = ManualClock(_START_S)
     runtime = PolicyRuntime(
         policy=policy,
         cameras=tuple(CAMERA_SIZES_PX),
@@ -140,7 +128,7 @@ def run_episode(
 class _Episode:
     arm: SimulatedArm
     runtime: PolicyRuntime
-    clock: SimulatedClock
+    clock: ManualClock
     latency: Latency
     random: np.random.Generator
     tick_s: float = 0.02
@@ -152,14 +140,14 @@ class _Episode:
     result: EpisodeResult = field(default_factory=EpisodeResult)
 
     def run(self) -> EpisodeResult:
-        start_s = self.clock.time_s
+        start_s = self.clock.now_s()
         next_tick_s = start_s
         for step in range(round(EPISODE_S / STEP_S)):
             now_s = start_s + step * STEP_S
             while next_tick_s < now_s:
                 self._tick(next_tick_s)
                 next_tick_s += self.tick_s
-            self.clock.time_s = now_s
+            self.clock.set(now_s)
             if step % self.steps_per_frame == 0:
                 self.frames.append(Frame(now_s, self.arm.snapshot(), self.arm.save()))
             self._sense(now_s)
@@ -172,7 +160,7 @@ class _Episode:
         return self.result
 
     def _tick(self, now_s: float) -> None:
-        self.clock.time_s = now_s
+        self.clock.set(now_s)
         command = self.runtime.tick()
         state = self.runtime.state.name
         if state is not StateName.RUNNING:
