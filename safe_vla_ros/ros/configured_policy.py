@@ -187,12 +187,11 @@ class ConfiguredPolicy:
         self.telemetry = Telemetry(
             node,
             self._topics,
-            self.subscriptions,
             name=self._status.name,
             hardware_id=settings.hardware_id,
             frame_id=resolved.control.command_frame,
         )
-        self._overlays = Overlays(node, self._topics, self.subscriptions, settings, resolved.policy)
+        self._overlays = Overlays(node, self._topics, settings, resolved.policy)
 
     def _tick(self) -> None:
         try:

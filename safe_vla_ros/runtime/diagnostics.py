@@ -125,8 +125,8 @@ def report_values(report: InferenceReport) -> dict[str, str]:
     }
     if report.observation is not None:
         values['instruction'] = report.observation.instruction
-        for camera, stamp_s in report.observation.image_stamps_s.items():
-            values[f'image_stamp_s/{camera}'] = stamp(stamp_s)
+        for camera, header in report.observation.image_headers.items():
+            values[f'image_stamp_s/{camera}'] = stamp(header.stamp_s)
     return values
 
 

@@ -12,7 +12,7 @@ from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.playback import Seam
 from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.runtime.statistics import InferenceCounts
-from safe_vla_ros.types import Policy, PruningSettings
+from safe_vla_ros.types import Policy, PruningSettings, oldest_header
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,14 @@ class InferenceScheduler:
         if self.waits_for:
             return None
         snapshot = inputs.take(instruction)
-        memory = self.episodes.memory_for(snapshot.stamp_s, pruning, after_gap=inputs.had_gap())
+        header = oldest_header(snapshot.image_headers)
+        memory = self.episodes.memory_for(header.stamp_s, pruning, after_gap=inputs.had_gap())
         job = InferenceJob(
             observation=None,
             error='',
             memory=memory,
             pruning=pruning,
-            stamp_s=snapshot.stamp_s,
+            header=header,
             started_s=now_s,
             epoch=self.episodes.epoch,
             generation=controller.generation,
@@ -146,7 +147,7 @@ class InferenceScheduler:
             observation=job.observation,
             chunk=outcome.chunk,
             record=outcome.chunk.record if outcome.chunk else None,
-            observation_stamp_s=job.stamp_s,
+            header=job.header,
             episode=job.episode,
             step=job.step,
             epoch=job.epoch,

@@ -32,7 +32,7 @@ from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.runtime.states import RuntimeState, StateName
 from safe_vla_ros.runtime.statistics import RuntimeStatistics
 from safe_vla_ros.runtime.ticks import Tick, TickTimer
-from safe_vla_ros.types import Clock, Policy, PruningSettings
+from safe_vla_ros.types import Clock, MessageHeader, Policy, PruningSettings
 
 
 class PolicyRuntime:
@@ -97,7 +97,7 @@ class PolicyRuntime:
 
     # Inputs: only stored.
 
-    def put_image(self, camera: str, image: AnyImage, *, stamp_s: float) -> None:
+    def put_image(self, camera: str, image: AnyImage, *, header: MessageHeader) -> None:
         """Store the newest image of a camera, undecoded.
 
         Raises:
@@ -109,7 +109,7 @@ class PolicyRuntime:
                 raise ObservationError(f"got an image of camera '{camera}'; allowed are {known}")
             timeout_s = self._control.observation_timeout_s
             now_s = self._clock.now_s()
-            self._inputs.put_image(camera, image, stamp_s=stamp_s, now_s=now_s, timeout_s=timeout_s)
+            self._inputs.put_image(camera, image, header=header, now_s=now_s, timeout_s=timeout_s)
 
     def put_pose(
         self, position: ArrayLike, quaternion_xyzw: ArrayLike, *, stamp_s: float, frame_id: str

@@ -12,6 +12,7 @@ from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import STEP_S, ArmState, SimulatedArm, Snapshot
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.types import MessageHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,9 +181,10 @@ class _Episode:
         runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, stamp_s=now_s)
         while self.frames and self.frames[0].stamp_s + self.latency.camera_s <= now_s + 1e-9:
             frame = self.frames.pop(0)
+            header = MessageHeader.at(frame.stamp_s)
             for camera in CAMERA_SIZES_PX:
                 image = self._deferred(frame.view, camera)
-                runtime.put_image(camera, image, stamp_s=frame.stamp_s)
+                runtime.put_image(camera, image, header=header)
             if self.on_frame is not None:
                 self.on_frame(arm, frame, np.concatenate([position, gripper]))
 

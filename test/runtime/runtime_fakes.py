@@ -19,6 +19,7 @@ from safe_vla_ros.runtime import (
 from safe_vla_ros.types import (
     ActionChunk,
     EpisodeMemory,
+    MessageHeader,
     Observation,
     PolicySpec,
     PruningRecord,
@@ -179,7 +180,7 @@ class Bench:
         for camera in self.policy.spec.cameras:
             if camera in self.inputs:
                 image = np.zeros((4, 4, 3), np.uint8)
-                self.runtime.put_image(camera, image, stamp_s=stamp_s)
+                self.runtime.put_image(camera, image, header=MessageHeader.at(stamp_s))
         if 'ee_pose' in self.inputs:
             self.runtime.put_pose(
                 self.position, self.quaternion, stamp_s=stamp_s, frame_id='base_link'

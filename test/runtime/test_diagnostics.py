@@ -29,7 +29,7 @@ from safe_vla_ros.runtime.health import (
 )
 from safe_vla_ros.runtime.statistics import Latencies
 from safe_vla_ros.runtime.tick_monitor import TickMonitor
-from safe_vla_ros.types import Observation
+from safe_vla_ros.types import MessageHeader, Observation
 
 RUNNING = RuntimeState(StateName.RUNNING, '')
 STATISTICS = RuntimeStatistics(
@@ -64,16 +64,17 @@ STATISTICS = RuntimeStatistics(
     step=4,
     instruction='push',
 )
+HEADERS = {'front': MessageHeader.at(3.5)}
 REPORT = InferenceReport(
     accepted=True,
     why_not='',
     error='',
     details='',
     refused=False,
-    observation=Observation({'front': np.zeros((1, 1, 3), np.uint8)}, 'push', None, {'front': 3.5}),
+    observation=Observation({'front': np.zeros((1, 1, 3), np.uint8)}, 'push', None, HEADERS),
     chunk=None,
     record=record(),
-    observation_stamp_s=3.5,
+    header=HEADERS['front'],
     episode=2,
     step=4,
     epoch=1,
