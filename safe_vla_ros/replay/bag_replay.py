@@ -150,7 +150,7 @@ class _Replay:
         overlays = self.painter.draw(step)
         self.strips[step.method].add(step, overlays, start_s=self.player.start_s)
         compressed = self.setup.settings.overlays.transport == 'compressed'
-        observation = step.report.observation
+        observation = step.report.outcome.observation
         headers = observation.image_headers if observation else {}
         for camera, overlay in overlays.items():
             self.overlay_bag.write_overlay(

@@ -58,17 +58,16 @@ class OverlayBag:
 
     def write_step(self, step: Step) -> None:
         """Write ``~/inference``, ``~/pruning_ratio`` and ``~/subtask_reset`` of an inference."""
-        report = step.report
-        message = self._array(report.header, inference_statuses(report))
+        report, header = step.report, step.report.job.header
+        message = self._array(header, inference_statuses(report))
         self._write(step.method, 'inference', message, step.end_s)
-        if report.record is not None:
-            ratio = self._types['std_msgs/msg/Float32'](data=float(report.record.pruning_ratio))
+        record = report.outcome.record
+        if record is not None:
+            ratio = self._types['std_msgs/msg/Float32'](data=float(record.pruning_ratio))
             self._write(step.method, 'pruning_ratio', ratio, step.end_s)
         reset = reset_status(report)
         if reset is not None:
-            self._write(
-                step.method, 'subtask_reset', self._array(report.header, [reset]), step.end_s
-            )
+            self._write(step.method, 'subtask_reset', self._array(header, [reset]), step.end_s)
 
     def write_command(self, method: str, time_s: float, command: Command) -> None:
         """Write ``~/ee_twist`` or ``~/ee_target``, and ``~/gripper`` where it is due."""

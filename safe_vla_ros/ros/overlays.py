@@ -85,7 +85,7 @@ class Overlays:
 
     def offer(self, report: InferenceReport) -> None:
         """Take an inference to draw, in place of one that has not been drawn yet."""
-        drawable = report.observation is not None and report.record is not None
+        drawable = report.outcome.record is not None
         if drawable and any(camera.watched for camera in self._cameras.values()):
             with self._changed:
                 self._newest = report
@@ -110,7 +110,7 @@ class Overlays:
                 self._node.get_logger().error(text, throttle_duration_sec=5.0)
 
     def _draw(self, report: InferenceReport) -> None:
-        observation, record = report.observation, report.record
+        observation, record = report.outcome.observation, report.outcome.record
         if observation is None or record is None:
             return
         for name, camera in self._cameras.items():
@@ -132,8 +132,8 @@ class Overlays:
             image,
             record,
             camera,
-            episode=report.episode,
-            step=report.step,
+            episode=report.job.episode,
+            step=report.job.step,
             alpha=self._settings.saliency_alpha,
             area=self._area,
         )

@@ -59,24 +59,25 @@ class Telemetry:
 
     def publish(self, report: InferenceReport) -> None:
         """Publish one inference; in the inference thread."""
-        record = report.record
+        record = report.outcome.record
         with self._lock:
             self._report = report
             if record is not None:
                 self._record = record
-                self._counts.add(record, report.episode)
-        stamp = stamp_message(report.header)
+                self._counts.add(record, report.job.episode)
+        stamp = stamp_message(report.job.header)
         self._inferences.publish(self._message(diagnostics.inference_statuses(report), stamp))
         if record is not None:
             self._ratio.publish(Float32(data=record.pruning_ratio))
         reset = diagnostics.reset_status(report)
         if reset is not None:
             self._resets.publish(self._message([reset], stamp))
-        if report.error:
+        outcome = report.outcome
+        if outcome.error:
             logger = self._node.get_logger()
-            logger.error(f'inference failed: {report.error}', throttle_duration_sec=THROTTLE_S)
-            if report.details:
-                logger.debug(report.details)
+            logger.error(f'inference failed: {outcome.error}', throttle_duration_sec=THROTTLE_S)
+            if outcome.details:
+                logger.debug(outcome.details)
 
     def publish_path(self, poses: list[Pose]) -> None:
         """Publish the rest of the plan; an empty one removes it from displays."""

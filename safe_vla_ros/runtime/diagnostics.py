@@ -87,45 +87,47 @@ class TaskStatus(NamedTuple):
 
 def inference_statuses(report: InferenceReport) -> list[TaskStatus]:
     """Return what ``~/inference`` says: what became of the inference, and what pruning did."""
-    level = OK if report.accepted else ERROR if report.error else WARN
+    level = OK if report.accepted else ERROR if report.outcome.error else WARN
     text = 'played' if report.accepted else report.why_not
     statuses = [TaskStatus('inference', level, text, report_values(report))]
-    if report.record is not None:
-        text = 'key step' if report.record.key_step else 'pruned'
-        statuses.append(TaskStatus('pruning', OK, text, record_values(report.record)))
+    record = report.outcome.record
+    if record is not None:
+        text = 'key step' if record.key_step else 'pruned'
+        statuses.append(TaskStatus('pruning', OK, text, record_values(record)))
     return statuses
 
 
 def reset_status(report: InferenceReport) -> TaskStatus | None:
     """Return what ``~/subtask_reset`` says; None when the reference was not renewed."""
-    record = report.record
+    record = report.outcome.record
     if record is None or not record.key_step or record.reason is None:
         return None
-    values = subtask_reset_values(record, episode=report.episode, step=report.step)
+    values = subtask_reset_values(record, episode=report.job.episode, step=report.job.step)
     return TaskStatus('subtask_reset', OK, record.reason, values)
 
 
 def report_values(report: InferenceReport) -> dict[str, str]:
     """Say what became of one inference."""
+    job, outcome, seam = report.job, report.outcome, report.seam
     values = {
-        'episode': count(report.episode),
-        'step': count(report.step),
+        'episode': count(job.episode),
+        'step': count(job.step),
         'accepted': flag(report.accepted),
         'why_not': report.why_not or NONE,
-        'error': report.error or NONE,
-        'refused': flag(report.refused),
-        'warm_up': flag(report.warm_up),
+        'error': outcome.error or NONE,
+        'refused': flag(outcome.non_finite),
+        'warm_up': flag(job.warm_up),
         'failures_consecutive': count(report.failures),
         'latency_ms': milliseconds(report.latency_s),
-        'observation_stamp_s': stamp(report.observation_stamp_s),
+        'observation_stamp_s': stamp(job.stamp_s),
         'observation_age_s': seconds(report.observation_age_s),
-        'skipped_actions': number(report.skipped_actions),
-        'seam_jump_m_s': number(report.seam_jump_m_s),
-        'seam_jump_rad_s': number(report.seam_jump_rad_s),
+        'skipped_actions': number(seam.skipped_actions),
+        'seam_jump_m_s': number(seam.jump_m_s),
+        'seam_jump_rad_s': number(seam.jump_rad_s),
     }
-    if report.observation is not None:
-        values['instruction'] = report.observation.instruction
-        for camera, header in report.observation.image_headers.items():
+    if outcome.observation is not None:
+        values['instruction'] = outcome.observation.instruction
+        for camera, header in outcome.observation.image_headers.items():
             values[f'image_stamp_s/{camera}'] = stamp(header.stamp_s)
     return values
 

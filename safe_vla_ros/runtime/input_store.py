@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.halt_reasons import HaltReason, invalid, missing, stale
 from safe_vla_ros.runtime.image_decoding import AnyImage
-from safe_vla_ros.runtime.inference import Snapshot
+from safe_vla_ros.runtime.inference import InputSnapshot
 from safe_vla_ros.types import NANOSECONDS, MessageHeader
 
 FUTURE_TOLERANCE_S = 0.1
@@ -212,13 +212,13 @@ class InputStore:
             slot.gap = False
         return gap
 
-    def take(self, instruction: str) -> Snapshot:
+    def take(self, instruction: str) -> InputSnapshot:
         """Return the newest messages for an inference, and note that they have been used."""
         images = {name: slot.image for name, slot in self.cameras.items() if slot.image is not None}
         headers = {name: self.cameras[name].header for name in images}
         for name in images:
             self.cameras[name].used = True
-        return Snapshot(images, headers, self.pose, dict(self.joints), instruction)
+        return InputSnapshot(images, headers, self.pose, dict(self.joints), instruction)
 
     def ages_s(self, now_s: float) -> dict[str, float]:
         """Return the age by header stamp of every input in use that has come, seconds."""

@@ -240,18 +240,18 @@ class PolicyRuntime:
     # Inference.
 
     def begin_inference(self) -> InferenceJob | None:
-        """Take an inference that is due: decode the newest images and put the observation together.
+        """Take an inference that is due, with the newest inputs.
 
         Returns:
-            The job; it has an error instead of an observation when an input cannot be decoded. None
-            when none is due, one is running, or the inputs do not make a fresh observation.
+            The job; None when none is due, one is running, or the inputs do not make a fresh
+            observation.
         """
         with self._lock:
             now_s = self._clock.now_s()
             if not self._permission.active or self._blocked(now_s) is not None:
                 self._scheduler.waits_for = ''
                 return None
-            draft = self._scheduler.draft(
+            return self._scheduler.begin(
                 self._inputs,
                 self._controller,
                 instruction=self._permission.instruction,
@@ -259,21 +259,16 @@ class PolicyRuntime:
                 control=self._control,
                 pruning=self._pruning,
             )
-        if draft is None:
-            return None
-        try:
-            observation = draft.snapshot.observe(
-                self._layout, self._gripper_joint_names, self._fallback
-            )
-        except ObservationError as error:
-            return replace(draft.job, error=str(error))
-        except Exception as error:
-            return replace(draft.job, error=f'{type(error).__name__}: {error}')
-        return replace(draft.job, observation=observation)
 
     def run_inference(self, job: InferenceJob) -> InferenceOutcome:
-        """Run the policy; takes the model's time and never raises."""
-        return infer(self._policy, job)
+        """Decode the images and run the policy; takes the model's time and never raises."""
+        return infer(
+            self._policy,
+            job,
+            layout=self._layout,
+            gripper_joint_names=self._gripper_joint_names,
+            fallback=self._fallback,
+        )
 
     def finish_inference(self, outcome: InferenceOutcome) -> InferenceReport:
         """Play the chunk if nothing has made it worthless, and say what became of it."""

@@ -82,7 +82,8 @@ def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSumma
 
 def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
     """Count what an episode's inferences did."""
-    records = [report.record for report in result.reports if report.record is not None]
+    outcomes = [report.outcome for report in result.reports]
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
     key_steps: dict[str, int] = {}
     for record in records:
         if record.key_step and record.reason:

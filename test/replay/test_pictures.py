@@ -16,7 +16,10 @@ def make_step(index, *, key=True, time_s=None, size=(24, 32)):
     observation = Observation(
         {'c': np.zeros((*size, 3), np.uint8)}, 'push', None, {'c': MessageHeader.at(1.0)}
     )
-    report = SimpleNamespace(record=record, observation=observation, episode=1, step=index)
+    report = SimpleNamespace(
+        job=SimpleNamespace(episode=1, step=index),
+        outcome=SimpleNamespace(record=record, observation=observation),
+    )
     return SimpleNamespace(
         method='safe', end_s=float(index if time_s is None else time_s), report=report
     )
@@ -66,5 +69,5 @@ def test_wide_images_are_made_smaller():
 
 def test_an_inference_without_a_record_is_not_drawn():
     step = make_step(0)
-    step.report.record = None
+    step.report.outcome.record = None
     assert painter().draw(step) == {}

@@ -7,9 +7,11 @@ import re
 
 import numpy as np
 import pytest
-from runtime_fakes import record
+from runtime_fakes import FakeMemory, record, steady_chunk
 
 from safe_vla_ros.runtime import (
+    InferenceJob,
+    InferenceOutcome,
     InferenceReport,
     RuntimeState,
     RuntimeStatistics,
@@ -27,9 +29,11 @@ from safe_vla_ros.runtime.health import (
     input_health,
     pruning_health,
 )
+from safe_vla_ros.runtime.inference import InputSnapshot
+from safe_vla_ros.runtime.playback import Seam
 from safe_vla_ros.runtime.statistics import Latencies
 from safe_vla_ros.runtime.tick_monitor import TickMonitor
-from safe_vla_ros.types import MessageHeader, Observation
+from safe_vla_ros.types import MessageHeader, Observation, PruningSettings
 
 RUNNING = RuntimeState(StateName.RUNNING, '')
 STATISTICS = RuntimeStatistics(
@@ -65,25 +69,25 @@ STATISTICS = RuntimeStatistics(
     instruction='push',
 )
 HEADERS = {'front': MessageHeader.at(3.5)}
-REPORT = InferenceReport(
-    accepted=True,
-    why_not='',
-    error='',
-    details='',
-    refused=False,
-    observation=Observation({'front': np.zeros((1, 1, 3), np.uint8)}, 'push', None, HEADERS),
-    chunk=None,
-    record=record(),
-    header=HEADERS['front'],
+IMAGES = {'front': np.zeros((1, 1, 3), np.uint8)}
+JOB = InferenceJob(
+    inputs=InputSnapshot(IMAGES, HEADERS, None, {}, 'push'),
+    memory=FakeMemory(),
+    pruning=PruningSettings(),
+    started_s=3.53,
+    epoch=1,
+    generation=1,
     episode=2,
     step=4,
-    epoch=1,
     warm_up=False,
+)
+REPORT = InferenceReport(
+    InferenceOutcome(JOB, Observation(IMAGES, 'push', None, HEADERS), steady_chunk()),
+    accepted=True,
+    why_not='',
     latency_s=0.0123456,
     observation_age_s=0.04,
-    skipped_actions=1.5,
-    seam_jump_m_s=None,
-    seam_jump_rad_s=0.0,
+    seam=Seam(0.075, 1.5, None, 0.0),
 )
 
 

@@ -26,8 +26,8 @@ def test_one_episode_has_one_memory_that_nobody_clears() -> None:
     bench = running()
     bench.run(3.0)
     assert [memory.reasons for memory in memories(bench)] == [[]]
-    assert {report.episode for report in bench.reports} == {1}
-    assert [report.step for report in bench.reports] == list(range(len(bench.reports)))
+    assert {report.job.episode for report in bench.reports} == {1}
+    assert [report.job.step for report in bench.reports] == list(range(len(bench.reports)))
 
 
 def test_a_different_instruction_begins_an_episode() -> None:
@@ -36,7 +36,7 @@ def test_a_different_instruction_begins_an_episode() -> None:
     bench.run(0.5)
     assert [memory.reasons for memory in memories(bench)] == [[], ['instruction']]
     assert bench.policy.observations[-1].instruction == 'push'
-    assert bench.reports[-1].episode == 2
+    assert bench.reports[-1].job.episode == 2
 
 
 @pytest.mark.parametrize('text', ['reach', ' reach ', 'reach\n'])
@@ -159,7 +159,7 @@ def test_the_arm_decelerates_until_the_first_chunk_of_the_new_episode(change: st
         bench.runtime.set_instruction('push')
     bench.job = None
     speeds = [speed(command) for command in bench.run(0.5)]
-    assert bench.reports[-1].observation_stamp_s >= change_s
+    assert bench.reports[-1].job.stamp_s >= change_s
     lowest = int(np.argmin(speeds))
     assert np.diff(speeds[: lowest + 1]) == pytest.approx([-0.01] * lowest)
     assert speeds[lowest] > 0.0

@@ -210,9 +210,9 @@ def test_a_refused_chunk_halts_and_a_good_one_resumes() -> None:
         FakePolicy(lambda _: next(plans, steady_chunk(0.2))), settings=control(limits=LIMITS)
     )
     speeds = [speed(command) for command in bench.run(1.2)]
-    refused = next(report for report in bench.reports if report.refused)
+    refused = next(report for report in bench.reports if report.outcome.non_finite)
     assert not refused.accepted
-    assert refused.error == 'the chunk holds actions that are not finite'
+    assert refused.outcome.error == 'the chunk holds actions that are not finite'
     lowest = min(speeds[30:])
     assert lowest < 0.2
     assert speeds[-1] == pytest.approx(0.2)
@@ -287,8 +287,8 @@ def test_stale_resumes_alone_from_an_observation_made_after_the_halt(
     bench.inputs = inputs
     back_s = bench.now_s
     assert speed(bench.run(1.0)[-1]) == pytest.approx(0.2)
-    resumed = next(r for r in bench.reports if r.accepted and r.observation_stamp_s >= back_s)
-    assert resumed.skipped_actions == 0.0
+    resumed = next(r for r in bench.reports if r.accepted and r.job.stamp_s >= back_s)
+    assert resumed.seam.skipped_actions == 0.0
     assert bench.runtime.statistics().halts == {HaltKind.STALE: 1}
 
 
@@ -303,9 +303,9 @@ def test_starved_resumes_alone_and_drops_the_chunk_that_came_too_late() -> None:
     commands = bench.run(0.2)
     late = bench.reports[-2]
     assert late.why_not == 'the arm was halted in between'
-    assert late.observation_stamp_s < halted_s
+    assert late.job.stamp_s < halted_s
     assert bench.reports[-1].accepted
-    assert bench.reports[-1].observation_stamp_s >= halted_s - bench.interval_s - 1e-9
+    assert bench.reports[-1].job.stamp_s >= halted_s - bench.interval_s - 1e-9
     assert bench.state == StateName.RUNNING
     assert commands[-1] is not None
 

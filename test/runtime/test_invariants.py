@@ -95,7 +95,7 @@ class Arm:
             report = runtime.finish_inference(runtime.run_inference(self.jobs.pop(0)))
             if report.accepted:
                 self.accepted_since_halt = True
-                assert report.observation_stamp_s >= self.bench.runtime._controller.fresh_after_s
+                assert report.job.stamp_s >= self.bench.runtime._controller.fresh_after_s
 
     def tick(self, interval_s: float) -> None:
         self.bench.feed()

@@ -69,12 +69,12 @@ def test_headers_reach_the_report_exactly(decodable: bool) -> None:
         bench.runtime.put_image(camera, image, header=header)
     bench.infer()
     report = bench.reports[0]
-    assert report.header == headers['wrist']
+    assert report.job.header == headers['wrist']
     if decodable:
-        assert report.observation is not None
-        assert report.observation.image_headers == headers
+        assert report.outcome.observation is not None
+        assert report.outcome.observation.image_headers == headers
     else:
-        assert report.observation is None
+        assert report.outcome.observation is None
 
 
 def test_images_exactly_as_far_apart_as_allowed_are_used() -> None:
@@ -98,7 +98,7 @@ def test_time_zero_of_a_chunk_is_the_oldest_images_stamp() -> None:
         bench.infer()
         bench.runtime.tick()
         bench.pass_time()
-    assert bench.reports[-1].skipped_actions == pytest.approx(0.04 / PERIOD_S)
+    assert bench.reports[-1].seam.skipped_actions == pytest.approx(0.04 / PERIOD_S)
 
 
 def test_images_too_far_apart_make_no_observation() -> None:
@@ -165,8 +165,9 @@ def test_a_bad_image_is_an_error_that_names_the_camera_and_latches_after_three(
 ) -> None:
     bench = Bench()
     feed_with(bench, image)
-    assert [report.error.startswith("camera 'front': ") for report in bench.reports] == [True] * 3
-    assert text in bench.reports[0].error
+    errors = [report.outcome.error for report in bench.reports]
+    assert [error.startswith("camera 'front': ") for error in errors] == [True] * 3
+    assert text in errors[0]
     assert bench.state == StateName.FAILED
     assert not bench.policy.observations
 
@@ -219,7 +220,7 @@ def test_a_fallback_that_raises_anything_is_a_failed_inference() -> None:
     job = runtime.begin_inference()
     assert job is not None
     report = runtime.finish_inference(runtime.run_inference(job))
-    assert "camera 'front': image has encoding 'yuv422'" in report.error
+    assert "camera 'front': image has encoding 'yuv422'" in report.outcome.error
 
 
 @pytest.mark.parametrize(
@@ -233,14 +234,14 @@ def test_a_fallback_that_raises_anything_is_a_failed_inference() -> None:
 def test_a_chunk_of_another_shape_is_a_failed_inference(planned: object, text: str) -> None:
     bench = Bench(FakePolicy(lambda _: planned()))
     bench.run(0.1)
-    assert text in bench.reports[0].error
-    assert 'allowed are [T, 3], [T, 3] and [T]' in bench.reports[0].error
+    assert text in bench.reports[0].outcome.error
+    assert 'allowed are [T, 3], [T, 3] and [T]' in bench.reports[0].outcome.error
 
 
 def test_a_move_that_no_robot_makes_is_a_failed_inference() -> None:
     bench = Bench(FakePolicy(lambda _: steady_chunk(1e300)))
     assert bench.run(0.5) == [None] * 25
-    assert 'allowed is 100 m or rad' in bench.reports[0].error
+    assert 'allowed is 100 m or rad' in bench.reports[0].outcome.error
 
 
 def test_a_chunk_in_single_precision_is_played_like_any_other() -> None:
@@ -299,8 +300,8 @@ def test_a_chunk_that_is_not_finite_is_refused_whole(value: float, part: str) ->
     bad = ActionChunk(arrays['translation'], arrays['rotation'], arrays['gripper'], good.record)
     bench = Bench(FakePolicy(lambda _: bad))
     assert bench.run(0.5) == [None] * 25
-    assert bench.reports[0].refused
-    assert bench.reports[0].chunk is None
+    assert bench.reports[0].outcome.non_finite
+    assert bench.reports[0].outcome.chunk is None
 
 
 def test_a_policy_that_finds_its_own_numbers_not_finite_is_refused_too() -> None:
@@ -309,9 +310,9 @@ def test_a_policy_that_finds_its_own_numbers_not_finite_is_refused_too() -> None
 
     bench = Bench(FakePolicy(fail))
     bench.step()
-    assert bench.reports[0].refused
+    assert bench.reports[0].outcome.non_finite
     assert bench.reason == 'a chunk was refused: attention of layer 3 holds NaN'
-    assert bench.reports[0].error == 'attention of layer 3 holds NaN'
+    assert bench.reports[0].outcome.error == 'attention of layer 3 holds NaN'
 
 
 def test_statistics_count_what_happened() -> None:
@@ -343,7 +344,7 @@ def test_the_warm_up_is_not_counted_in_the_latencies() -> None:
     assert statistics.warm_up_latency_s == pytest.approx(1.5)
     assert statistics.latencies.max_s is None
     assert bench.reports[0].accepted
-    assert bench.reports[0].skipped_actions == 0.0
+    assert bench.reports[0].seam.skipped_actions == 0.0
 
 
 def test_before_anything_came_statistics_are_empty() -> None:

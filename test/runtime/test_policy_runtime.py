@@ -23,8 +23,8 @@ def test_commands_follow_the_chunks_without_pause_while_inference_takes_its_time
 def test_a_chunk_skips_exactly_what_was_played_since_its_observation() -> None:
     bench = Bench(latency_s=0.06)
     bench.run(1.0)
-    assert bench.reports[0].skipped_actions == 0.0
-    assert [report.skipped_actions for report in bench.reports[1:]] == pytest.approx(
+    assert bench.reports[0].seam.skipped_actions == 0.0
+    assert [report.seam.skipped_actions for report in bench.reports[1:]] == pytest.approx(
         [0.06 / 0.05] * (len(bench.reports) - 1)
     )
 
@@ -53,7 +53,7 @@ def test_a_slow_policy_moves_in_bursts_when_that_is_allowed() -> None:
 def test_inference_is_due_every_execute_steps_actions() -> None:
     bench = Bench(latency_s=0.06)
     bench.run(2.0)
-    stamps = np.diff([report.observation_stamp_s for report in bench.reports])
+    stamps = np.diff([report.job.stamp_s for report in bench.reports])
     assert stamps[1:] == pytest.approx([0.2] * len(stamps[1:]))
 
 

@@ -94,7 +94,7 @@ def test_only_the_newest_image_is_used_and_one_inference_runs() -> None:
     site.wait_for_reports(2)
     assert site.worker.stop(PATIENCE_S)
     assert [report.accepted for report in site.reports[:2]] == [False, True]
-    assert site.reports[1].observation_stamp_s == newest_s
+    assert site.reports[1].job.stamp_s == newest_s
     assert policy.most_running == 1
     assert site.runtime.statistics().images_dropped == {'front': 4}
 
@@ -108,8 +108,8 @@ def test_errors_of_the_policy_become_reports() -> None:
     for count in (1, 2):
         site.put_image()
         site.wait_for_reports(count)
-    assert [report.error for report in site.reports] == ['RuntimeError: no memory left'] * 2
-    assert 'raise RuntimeError' in site.reports[0].details
+    assert [report.outcome.error for report in site.reports] == ['RuntimeError: no memory left'] * 2
+    assert 'raise RuntimeError' in site.reports[0].outcome.details
     assert site.worker.stop(PATIENCE_S)
 
 
