@@ -6,10 +6,10 @@ from safe_vla_ros.runtime.controller import Controller
 from safe_vla_ros.runtime.episodes import Episodes
 from safe_vla_ros.runtime.halt_reasons import HaltReason, failures, non_finite
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport
+from safe_vla_ros.runtime.inference_counts import InferenceCounts
 from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.playback import NO_SEAM, Seam
 from safe_vla_ros.runtime.settings import ControlSettings
-from safe_vla_ros.runtime.statistics import InferenceCounts
 from safe_vla_ros.types import ActionChunk, Policy, PruningSettings
 
 

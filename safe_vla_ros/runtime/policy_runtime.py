@@ -9,7 +9,6 @@ from dataclasses import replace
 from numpy.typing import ArrayLike
 
 from safe_vla_ros.errors import ObservationError
-from safe_vla_ros.runtime.collect_statistics import take_statistics
 from safe_vla_ros.runtime.controller import Command, Controller
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.halt_reasons import (
@@ -30,7 +29,7 @@ from safe_vla_ros.runtime.planned_path import planned_path
 from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, uses_pose
 from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.runtime.states import RuntimeState, StateName
-from safe_vla_ros.runtime.statistics import RuntimeStatistics
+from safe_vla_ros.runtime.statistics import RuntimeStatistics, take_statistics
 from safe_vla_ros.runtime.ticks import Tick, TickTimer
 from safe_vla_ros.types import Clock, MessageHeader, Policy, PruningSettings
 

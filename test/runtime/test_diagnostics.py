@@ -30,8 +30,8 @@ from safe_vla_ros.runtime.health import (
     pruning_health,
 )
 from safe_vla_ros.runtime.inference import InputSnapshot
+from safe_vla_ros.runtime.inference_counts import Latencies
 from safe_vla_ros.runtime.playback import Seam
-from safe_vla_ros.runtime.statistics import Latencies
 from safe_vla_ros.runtime.tick_monitor import TickMonitor
 from safe_vla_ros.types import MessageHeader, Observation, PruningSettings
 
