@@ -32,17 +32,17 @@ class HaltKind(str, Enum):
         member.told_at_rest = told_at_rest
         return member
 
-    # Motion permission finds these at every tick, as long as they last, in this order.
-    DEACTIVATE = 'deactivate', StateName.HALTING
-    FAILURES = 'failures', StateName.FAILED  # the inference scheduler raises it; it is latched
-    WORKSPACE = 'workspace', StateName.FAILED  # latched
-    PAUSED = 'paused', StateName.PAUSED
-    NO_INSTRUCTION = 'no_instruction', StateName.WAITING
-    MISSING = 'missing', StateName.WAITING  # the input store says which input
-    STALE = 'stale', StateName.STALE  # the input store says which input
-    INVALID = 'invalid', StateName.STALE  # the input store says which input
+    # Motion permission finds these at every tick, as long as they last; the first one counts.
+    DEACTIVATE = 'deactivate', StateName.HALTING  # the policy runtime, at once
+    FAILURES = 'failures', StateName.FAILED  # the inference scheduler, until a reset
+    WORKSPACE = 'workspace', StateName.FAILED  # motion permission itself, until a reset
+    PAUSED = 'paused', StateName.PAUSED  # the policy runtime, at once
+    NO_INSTRUCTION = 'no_instruction', StateName.WAITING  # the policy runtime, at once
+    MISSING = 'missing', StateName.WAITING  # the input store
+    STALE = 'stale', StateName.STALE  # the input store
+    INVALID = 'invalid', StateName.STALE  # the input store
 
-    # The policy runtime raises these once, when it is told to or sees the clock.
+    # The policy runtime raises these once, when it is told to or the clock jumps.
     INSTRUCTION = 'instruction', StateName.HALTING
     RESET = 'reset', StateName.HALTING
     TIME_JUMP = 'time_jump', StateName.HALTING
