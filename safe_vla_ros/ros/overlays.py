@@ -108,6 +108,7 @@ class Overlays:
             except Exception as error:
                 text = f'no overlay: {type(error).__name__}: {error}'
                 self._node.get_logger().error(text, throttle_duration_sec=5.0)
+            del report  # It holds the memory of its episode, and the next one may be far.
 
     def _draw(self, report: InferenceReport) -> None:
         observation, record = report.outcome.observation, report.outcome.record

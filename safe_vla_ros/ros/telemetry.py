@@ -13,14 +13,13 @@ from safe_vla_ros.ros.message_building import path_message, stamp_message, statu
 from safe_vla_ros.runtime import diagnostics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from builtin_interfaces.msg import Time
     from rclpy.node import Node
 
     from safe_vla_ros.ros.policy_topics import PolicyTopics
     from safe_vla_ros.runtime import InferenceReport, Pose
-    from safe_vla_ros.types import PruningRecord
 
 THROTTLE_S = 2.0
 
@@ -54,19 +53,18 @@ class Telemetry:
         self._path = topics.advertise(Path, '~/planned_path')
         self._lock = threading.Lock()
         self._counts = diagnostics.PruningCounts()
-        self._report: InferenceReport | None = None
-        self._record: PruningRecord | None = None
+        self._newest: dict[str, Mapping[str, str]] = {}
 
     def publish(self, report: InferenceReport) -> None:
         """Publish one inference; in the inference thread."""
-        record = report.outcome.record
+        record, statuses = report.outcome.record, diagnostics.inference_statuses(report)
         with self._lock:
-            self._report = report
+            # Text only: a report holds images and the memory of its episode.
+            self._newest |= {status.task: status.values for status in statuses}
             if record is not None:
-                self._record = record
                 self._counts.add(record, report.job.episode)
         stamp = stamp_message(report.job.header)
-        self._inferences.publish(self._message(diagnostics.inference_statuses(report), stamp))
+        self._inferences.publish(self._message(statuses, stamp))
         if record is not None:
             self._ratio.publish(Float32(data=record.pruning_ratio))
         reset = diagnostics.reset_status(report)
@@ -88,14 +86,12 @@ class Telemetry:
     def inference_values(self) -> dict[str, str]:
         """Return the keys of the newest inference; empty before the first."""
         with self._lock:
-            report = self._report
-        return diagnostics.report_values(report) if report is not None else {}
+            return dict(self._newest.get('inference', {}))
 
     def pruning_values(self) -> dict[str, str]:
         """Return the keys of the newest pruning record and the counts."""
         with self._lock:
-            record, counts = self._record, self._counts.values()
-        return {**(diagnostics.record_values(record) if record is not None else {}), **counts}
+            return {**self._newest.get('pruning', {}), **self._counts.values()}
 
     def _message(self, statuses: Iterable[diagnostics.TaskStatus], stamp: Time) -> DiagnosticArray:
         message = DiagnosticArray()

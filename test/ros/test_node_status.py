@@ -128,3 +128,17 @@ def test_simulated_time_drives_stamps_and_deactivation_ends_where_it_stands(star
         assert robot.transition('deactivate')
         assert not moves(robot.heard['twist'][-1])
         robot.expect_silence()
+
+
+def test_the_memory_of_an_episode_ends_with_it(bench, robot):
+    overlay = robot.listen('overlay', Image, f'{robot.name}/saliency/front/image_raw', RELIABLE)
+    try:
+        robot.start_moving()
+        robot.next('overlay', after=0)
+        robot.task('inference', lambda s: int(values_of(s)['inferences']) > 2)
+        assert len(bench.policy.memories) == 1
+        assert robot.pause(True).success
+        robot.wait(lambda: not bench.policy.memories, 'the end of the memory')
+    finally:
+        robot.pause(False)
+        robot.node.destroy_subscription(overlay)
