@@ -152,8 +152,3 @@ def test_shared_files_are_found_beside_an_installed_package(tmp_path, monkeypatc
     package.mkdir(parents=True)
     monkeypatch.setattr('safe_vla_ros.resources.__file__', str(package / 'resources.py'))
     assert find_share('config') == tmp_path / 'share' / 'safe_vla_ros' / 'config'
-
-
-def test_the_continuous_integration_runs_the_tests_and_nothing_else():
-    lines = (ROOT / '.ci' / 'run').read_text(encoding='utf-8').splitlines()
-    assert lines[-1] == 'exec make test'

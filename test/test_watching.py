@@ -34,15 +34,6 @@ def test_rviz_asks_for_what_the_node_offers(rviz):
     assert path['Topic']['Value'] == '/pruned_policy/planned_path'
 
 
-def test_every_panel_has_its_place_in_the_window(rviz):
-    state = bytes.fromhex(rviz['Window Geometry']['QMainWindow State'])
-    names = [panel['Name'] for panel in rviz['Panels']]
-    names += [display['Name'] for display in displays_of(rviz, 'Image')]
-    for name in names:
-        assert name.encode('utf-16-be') in state, name
-        assert name in rviz['Window Geometry']
-
-
 def test_the_aggregator_groups_the_four_tasks_of_any_node():
     text = yaml.safe_load((CONFIG / 'diagnostic_aggregator.yaml').read_text())
     analyzers = text['analyzers']['ros__parameters']['policy']['analyzers']

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from safe_vla_ros.runtime.controller import Command
     from safe_vla_ros.runtime.inference import InferenceOutcome, InferenceReport
     from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
+    from safe_vla_ros.runtime.states import StateName
 
 MOST_STATE_CHANGES = 200
 
@@ -44,7 +45,7 @@ class StateChange:
     """The runtime's state became another one, at a bag time, for a reason."""
 
     time_s: float
-    name: str
+    name: StateName
     reason: str
 
 
@@ -131,7 +132,7 @@ class MethodRun:
             self._listener.on_command(self.method, now_s, command)
         state = self.runtime.state
         self.metrics.count(f'state_s/{state.name}', self._period_s)
-        if not self.changes or self.changes[-1].name != state.name:
+        if not self.changes or self.changes[-1].name is not state.name:
             self.metrics.count('state_changes')
             if len(self.changes) < MOST_STATE_CHANGES:
                 self.changes.append(StateChange(now_s, state.name, state.reason))
@@ -154,7 +155,7 @@ class MethodRun:
             self.metrics.count(f'halts/{kind}', number)
 
     def _difference(self, outcome: InferenceOutcome) -> ActionDifference | None:
-        observation, chunk = outcome.job.observation, outcome.chunk
+        observation, chunk = outcome.observation, outcome.chunk
         if self._unpruned is None or observation is None or chunk is None:
             return None
         if self.method == UNPRUNED:
@@ -167,20 +168,20 @@ class MethodRun:
         metrics, report = self.metrics, step.report
         metrics.count('inferences')
         metrics.count('accepted' if report.accepted else 'not_accepted')
-        if report.error:
+        if report.outcome.error:
             metrics.count('errors')
         metrics.add('latency_ms', 1000 * report.latency_s)
         metrics.add('observation_age_s', report.observation_age_s)
         if report.accepted:
-            metrics.add('skipped_actions', report.skipped_actions)
-        metrics.add('seam_jump_m_s', report.seam_jump_m_s)
-        metrics.add('seam_jump_rad_s', report.seam_jump_rad_s)
+            metrics.add('skipped_actions', report.seam.skipped_actions)
+        metrics.add('seam_jump_m_s', report.seam.jump_m_s)
+        metrics.add('seam_jump_rad_s', report.seam.jump_rad_s)
         if step.difference is not None:
             metrics.add('difference/position_m', step.difference.position_m)
             metrics.add('difference/rotation_rad', step.difference.rotation_rad)
             metrics.add('difference/gripper', step.difference.gripper)
             metrics.add('difference/relative', step.difference.relative)
-        record = report.record
+        record = report.outcome.record
         if record is None:
             return
         metrics.count('tokens_total', sum(record.total.values()))

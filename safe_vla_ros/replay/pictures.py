@@ -63,26 +63,27 @@ class Painter:
 
     def draw(self, step: Step) -> dict[str, UInt8Array]:
         """Return the overlay of each camera, uint8 RGB; empty when this one is not drawn."""
-        report = step.report
-        if report.record is None or report.observation is None:
+        job, outcome = step.report.job, step.report.outcome
+        record, observation = outcome.record, outcome.observation
+        if record is None or observation is None:
             return {}
         last_s = self._drawn_s.get(step.method)
         too_soon = last_s is not None and 0 <= step.end_s - last_s < self._interval_s - 1e-6
-        if too_soon and not report.record.key_step:
+        if too_soon and not record.key_step:
             return {}
         self._drawn_s[step.method] = step.end_s
-        self.drawn += len(report.observation.images)
+        self.drawn += len(observation.images)
         return {
             camera: render_record(
                 self._smaller(image),
-                report.record,
+                record,
                 camera,
-                episode=report.episode,
-                step=report.step,
+                episode=job.episode,
+                step=job.step,
                 alpha=self._alpha,
                 area=self._area,
             )
-            for camera, image in report.observation.images.items()
+            for camera, image in observation.images.items()
         }
 
     def _smaller(self, image: UInt8Array) -> UInt8Array:
@@ -105,7 +106,7 @@ class Filmstrip:
 
     def add(self, step: Step, overlays: Mapping[str, UInt8Array], *, start_s: float) -> None:
         """Add a key step that was drawn, if its turn has come."""
-        record = step.report.record
+        record = step.report.outcome.record
         if record is None or not record.key_step or not overlays:
             return
         index = self._seen
@@ -123,8 +124,8 @@ class Filmstrip:
             Frame(
                 name,
                 step.end_s - start_s,
-                step.report.episode,
-                step.report.step,
+                step.report.job.episode,
+                step.report.job.step,
                 str(record.reason),
                 record.similarity,
             )

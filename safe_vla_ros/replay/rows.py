@@ -28,23 +28,24 @@ def make_row(step: Step, recorded: MetricSums, *, bag: str, start_s: float) -> d
         Values that JSON holds. ``actions`` is [T, 7]: displacement in metres, rotation vector in
         radians, opening; what does not apply is None.
     """
-    report, record = step.report, step.report.record
+    report, outcome = step.report, step.report.outcome
+    job, record, observation = outcome.job, outcome.record, outcome.observation
     row: dict[str, Any] = {
         'bag': bag,
         'method': step.method,
-        'episode': report.episode,
-        'step': report.step,
+        'episode': job.episode,
+        'step': job.step,
         'time_s': round(step.begin_s - start_s, 6),
-        'stamp_s': report.observation_stamp_s,
+        'stamp_s': job.stamp_s,
         'accepted': report.accepted,
         'why_not': report.why_not or None,
-        'error': report.error or None,
+        'error': outcome.error or None,
         'latency_ms': 1000 * report.latency_s,
         'observation_age_s': report.observation_age_s,
-        'skipped_actions': report.skipped_actions,
-        'seam_jump_m_s': report.seam_jump_m_s,
-        'seam_jump_rad_s': report.seam_jump_rad_s,
-        'instruction': report.observation.instruction if report.observation else None,
+        'skipped_actions': report.seam.skipped_actions,
+        'seam_jump_m_s': report.seam.jump_m_s,
+        'seam_jump_rad_s': report.seam.jump_rad_s,
+        'instruction': observation.instruction if observation else None,
     }
     if record is not None:
         row |= {
@@ -69,7 +70,7 @@ def make_row(step: Step, recorded: MetricSums, *, bag: str, start_s: float) -> d
     if recorded.counts['recorded/ticks']:
         row['recorded_linear_m_s'] = recorded.get('recorded/linear_m_s').mean
         row['recorded_direction'] = recorded.get('recorded/direction').mean
-    chunk = report.chunk
+    chunk = outcome.chunk
     if chunk is not None:
         actions = np.column_stack([chunk.translation_m, chunk.rotation_rad, chunk.gripper])
         row['actions'] = actions.tolist()

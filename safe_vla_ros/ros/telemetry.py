@@ -9,19 +9,17 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
 from std_msgs.msg import Float32
 
-from safe_vla_ros.ros.message_building import path_message, status_message, time_message
+from safe_vla_ros.ros.message_building import path_message, stamp_message, status_message
 from safe_vla_ros.runtime import diagnostics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from builtin_interfaces.msg import Time
     from rclpy.node import Node
 
     from safe_vla_ros.ros.policy_topics import PolicyTopics
-    from safe_vla_ros.ros.subscriptions import Subscriptions
     from safe_vla_ros.runtime import InferenceReport, Pose
-    from safe_vla_ros.types import PruningRecord
 
 THROTTLE_S = 2.0
 
@@ -33,7 +31,6 @@ class Telemetry:
         self,
         node: Node,
         topics: PolicyTopics,
-        subscriptions: Subscriptions,
         *,
         name: str,
         hardware_id: str,
@@ -44,13 +41,11 @@ class Telemetry:
         Args:
             node: Logs, and gives the time.
             topics: Makes the publishers.
-            subscriptions: Knows the exact stamps of images.
             name: The node's name in the statuses.
             hardware_id: Of the statuses.
             frame_id: Of the planned path.
         """
         self._node = node
-        self._subscriptions = subscriptions
         self._name, self._hardware_id, self._frame = name, hardware_id, frame_id
         self._ratio = topics.advertise(Float32, '~/pruning_ratio', 10)
         self._resets = topics.advertise(DiagnosticArray, '~/subtask_reset', 10)
@@ -58,29 +53,29 @@ class Telemetry:
         self._path = topics.advertise(Path, '~/planned_path')
         self._lock = threading.Lock()
         self._counts = diagnostics.PruningCounts()
-        self._report: InferenceReport | None = None
-        self._record: PruningRecord | None = None
+        self._newest: dict[str, Mapping[str, str]] = {}
 
     def publish(self, report: InferenceReport) -> None:
         """Publish one inference; in the inference thread."""
-        record = report.record
+        record, statuses = report.outcome.record, diagnostics.inference_statuses(report)
         with self._lock:
-            self._report = report
+            # Text only: a report holds images and the memory of its episode.
+            self._newest |= {status.task: status.values for status in statuses}
             if record is not None:
-                self._record = record
-                self._counts.add(record, report.episode)
-        stamp = self._stamp(report)
-        self._inferences.publish(self._message(diagnostics.inference_statuses(report), stamp))
+                self._counts.add(record, report.job.episode)
+        stamp = stamp_message(report.job.header)
+        self._inferences.publish(self._message(statuses, stamp))
         if record is not None:
             self._ratio.publish(Float32(data=record.pruning_ratio))
         reset = diagnostics.reset_status(report)
         if reset is not None:
             self._resets.publish(self._message([reset], stamp))
-        if report.error:
+        outcome = report.outcome
+        if outcome.error:
             logger = self._node.get_logger()
-            logger.error(f'inference failed: {report.error}', throttle_duration_sec=THROTTLE_S)
-            if report.details:
-                logger.debug(report.details)
+            logger.error(f'inference failed: {outcome.error}', throttle_duration_sec=THROTTLE_S)
+            if outcome.details:
+                logger.debug(outcome.details)
 
     def publish_path(self, poses: list[Pose]) -> None:
         """Publish the rest of the plan; an empty one removes it from displays."""
@@ -91,23 +86,12 @@ class Telemetry:
     def inference_values(self) -> dict[str, str]:
         """Return the keys of the newest inference; empty before the first."""
         with self._lock:
-            report = self._report
-        return diagnostics.report_values(report) if report is not None else {}
+            return dict(self._newest.get('inference', {}))
 
     def pruning_values(self) -> dict[str, str]:
         """Return the keys of the newest pruning record and the counts."""
         with self._lock:
-            record, counts = self._record, self._counts.values()
-        return {**(diagnostics.record_values(record) if record is not None else {}), **counts}
-
-    def _stamp(self, report: InferenceReport) -> Time:
-        if report.observation is not None:
-            stamps = report.observation.image_stamps_s
-            camera = min(stamps, key=lambda name: stamps[name])
-            header = self._subscriptions.header_of(camera, stamps[camera])
-            if header.stamp.sec:
-                return header.stamp
-        return time_message(report.observation_stamp_s)
+            return {**self._newest.get('pruning', {}), **self._counts.values()}
 
     def _message(self, statuses: Iterable[diagnostics.TaskStatus], stamp: Time) -> DiagnosticArray:
         message = DiagnosticArray()

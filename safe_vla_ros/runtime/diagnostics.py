@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from safe_vla_ros.runtime.health import ERROR, OK, WARN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from safe_vla_ros.runtime.inference import InferenceReport
     from safe_vla_ros.runtime.statistics import RuntimeStatistics
@@ -59,13 +59,13 @@ class PruningCounts:
             'passes': count(passes),
             'key_steps': count(self._passes['key']),
             'key_step_share': ratio(self._passes['key'] / passes if passes else None),
-            'key_step_reasons': _tally(self._reasons),
+            'key_step_reasons': _tally(self._reasons.items()),
             'kept_share_all_passes': ratio(
                 self._passes['tokens_kept'] / tokens if tokens else None
             ),
             'episode_passes': count(self._episode_passes),
             'episode_key_steps': count(self._episode_reasons.total()),
-            'episode_key_step_reasons': _tally(self._episode_reasons),
+            'episode_key_step_reasons': _tally(self._episode_reasons.items()),
         }
 
 
@@ -87,46 +87,48 @@ class TaskStatus(NamedTuple):
 
 def inference_statuses(report: InferenceReport) -> list[TaskStatus]:
     """Return what ``~/inference`` says: what became of the inference, and what pruning did."""
-    level = OK if report.accepted else ERROR if report.error else WARN
+    level = OK if report.accepted else ERROR if report.outcome.error else WARN
     text = 'played' if report.accepted else report.why_not
     statuses = [TaskStatus('inference', level, text, report_values(report))]
-    if report.record is not None:
-        text = 'key step' if report.record.key_step else 'pruned'
-        statuses.append(TaskStatus('pruning', OK, text, record_values(report.record)))
+    record = report.outcome.record
+    if record is not None:
+        text = 'key step' if record.key_step else 'pruned'
+        statuses.append(TaskStatus('pruning', OK, text, record_values(record)))
     return statuses
 
 
 def reset_status(report: InferenceReport) -> TaskStatus | None:
     """Return what ``~/subtask_reset`` says; None when the reference was not renewed."""
-    record = report.record
+    record = report.outcome.record
     if record is None or not record.key_step or record.reason is None:
         return None
-    values = subtask_reset_values(record, episode=report.episode, step=report.step)
+    values = subtask_reset_values(record, episode=report.job.episode, step=report.job.step)
     return TaskStatus('subtask_reset', OK, record.reason, values)
 
 
 def report_values(report: InferenceReport) -> dict[str, str]:
     """Say what became of one inference."""
+    job, outcome, seam = report.job, report.outcome, report.seam
     values = {
-        'episode': count(report.episode),
-        'step': count(report.step),
+        'episode': count(job.episode),
+        'step': count(job.step),
         'accepted': flag(report.accepted),
         'why_not': report.why_not or NONE,
-        'error': report.error or NONE,
-        'refused': flag(report.refused),
-        'warm_up': flag(report.warm_up),
+        'error': outcome.error or NONE,
+        'refused': flag(outcome.non_finite),
+        'warm_up': flag(job.warm_up),
         'failures_consecutive': count(report.failures),
         'latency_ms': milliseconds(report.latency_s),
-        'observation_stamp_s': stamp(report.observation_stamp_s),
+        'observation_stamp_s': stamp(job.stamp_s),
         'observation_age_s': seconds(report.observation_age_s),
-        'skipped_actions': number(report.skipped_actions),
-        'seam_jump_m_s': number(report.seam_jump_m_s),
-        'seam_jump_rad_s': number(report.seam_jump_rad_s),
+        'skipped_actions': number(seam.skipped_actions),
+        'seam_jump_m_s': number(seam.jump_m_s),
+        'seam_jump_rad_s': number(seam.jump_rad_s),
     }
-    if report.observation is not None:
-        values['instruction'] = report.observation.instruction
-        for camera, stamp_s in report.observation.image_stamps_s.items():
-            values[f'image_stamp_s/{camera}'] = stamp(stamp_s)
+    if outcome.observation is not None:
+        values['instruction'] = outcome.observation.instruction
+        for camera, header in outcome.observation.image_headers.items():
+            values[f'image_stamp_s/{camera}'] = stamp(header.stamp_s)
     return values
 
 
@@ -176,7 +178,7 @@ def input_values(
     for camera, received in statistics.images_received.items():
         values[f'images_received/{camera}'] = count(received)
         values[f'images_dropped/{camera}'] = count(statistics.images_dropped[camera])
-    values['incompatible_qos'] = _tally(incompatible_qos)
+    values['incompatible_qos'] = _tally(incompatible_qos.items())
     values['instruction'] = statistics.instruction or NONE
     return values
 
@@ -224,7 +226,7 @@ def control_values(statistics: RuntimeStatistics, timing: TickTiming) -> dict[st
         'clipped_ticks/acceleration': count(statistics.acceleration_clipped_ticks),
         'clipped_ticks/workspace': count(statistics.workspace_clipped_ticks),
         'clipped_ticks/lead': count(statistics.lead_clipped_ticks),
-        'halts': _tally(statistics.halts),
+        'halts': _tally(statistics.halts.items()),
         'chunk_remaining_s': seconds(statistics.chunk_remaining_s),
         'episode': count(statistics.episode),
         'step': count(statistics.step),
@@ -264,5 +266,5 @@ def stamp(value_s: float) -> str:
     return f'{value_s:.6f}'
 
 
-def _tally(counts: Mapping[str, int]) -> str:
-    return ', '.join(f'{name} {number}' for name, number in sorted(counts.items())) or NONE
+def _tally(counts: Iterable[tuple[str, int]]) -> str:
+    return ', '.join(f'{name} {number}' for name, number in sorted(counts)) or NONE

@@ -11,15 +11,18 @@ import numpy as np
 from safe_vla_ros.errors import NonFiniteError, ObservationError
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback, decode_image
+from safe_vla_ros.runtime.playback import NO_SEAM, Seam
 from safe_vla_ros.runtime.proprio import assemble_proprio
 from safe_vla_ros.types import (
     ActionChunk,
     EpisodeMemory,
+    MessageHeader,
     Observation,
     Policy,
     PruningRecord,
     PruningSettings,
     UInt8Array,
+    oldest_header,
 )
 
 LARGEST_MOVE = 100.0
@@ -27,27 +30,27 @@ LARGEST_MOVE = 100.0
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class InputSnapshot:
     """The newest inputs, as they were taken for one inference.
 
     Attributes:
         images: Undecoded images by camera in the model's order.
-        image_stamps_s: Their header stamps, seconds.
+        image_headers: Their headers.
         pose: Pose of the end effector, or None.
         joints: Joint positions by name.
         instruction: The task in words.
     """
 
     images: Mapping[str, AnyImage]
-    image_stamps_s: Mapping[str, float]
+    image_headers: Mapping[str, MessageHeader]
     pose: Pose | None
     joints: Mapping[str, float]
     instruction: str
 
     @property
-    def stamp_s(self) -> float:
-        """The oldest image's stamp, seconds."""
-        return min(self.image_stamps_s.values())
+    def header(self) -> MessageHeader:
+        """Header of the oldest image; its stamp is the observation's."""
+        return oldest_header(self.image_headers)
 
     def observe(
         self,
@@ -69,7 +72,7 @@ class Snapshot:
                 joints=self.joints,
                 gripper_joint_names=gripper_joint_names,
             )
-        return Observation(images, self.instruction, proprio, self.image_stamps_s)
+        return Observation(images, self.instruction, proprio, self.image_headers)
 
 
 @dataclass(frozen=True)
@@ -77,29 +80,35 @@ class InferenceJob:
     """An inference that is due.
 
     Attributes:
-        observation: What the policy shall see; None when it could not be put together.
-        error: Why not; empty otherwise.
+        inputs: What the observation is to be made from.
         memory: The episode's memory.
         pruning: Settings for this inference.
-        stamp_s: The observation's stamp, seconds.
         started_s: The clock's time when it began.
         epoch, generation: What must still hold for the chunk to be played.
         episode: Number of the episode, from 1.
         step: Number of the inference in its episode, from 0.
-        warm_up: Whether it is the first since activation.
+        warm_up: Whether it is the first since activation; not counted in the latencies.
     """
 
-    observation: Observation | None
-    error: str
+    inputs: InputSnapshot
     memory: EpisodeMemory
     pruning: PruningSettings
-    stamp_s: float
     started_s: float
     epoch: int
     generation: int
     episode: int
     step: int
     warm_up: bool
+
+    @property
+    def header(self) -> MessageHeader:
+        """Header of the oldest image; its stamp is the observation's."""
+        return self.inputs.header
+
+    @property
+    def stamp_s(self) -> float:
+        """The observation's stamp, seconds."""
+        return self.header.stamp_s
 
 
 @dataclass(frozen=True)
@@ -108,17 +117,24 @@ class InferenceOutcome:
 
     Attributes:
         job: The job.
+        observation: What the policy saw; None when it could not be put together.
         chunk: The plan, finite and well-formed, or None.
         error: Why there is none; empty otherwise.
         non_finite: Whether it was refused because it, or what it was made from, is not finite.
-        details: The traceback, for a log; empty without an error of the policy.
+        details: The traceback, for a log; empty without one.
     """
 
     job: InferenceJob
+    observation: Observation | None
     chunk: ActionChunk | None
     error: str = ''
     non_finite: bool = False
     details: str = ''
+
+    @property
+    def record(self) -> PruningRecord | None:
+        """What pruning did; None without a chunk."""
+        return None if self.chunk is None else self.chunk.record
 
 
 @dataclass(frozen=True)
@@ -126,66 +142,72 @@ class InferenceReport:
     """What became of an inference.
 
     Attributes:
+        outcome: What the policy made of it.
         accepted: Whether its chunk is being played.
         why_not: Why it is not; empty when accepted.
-        error: The error that made it fail; empty when it was only late or overtaken.
-        details: The traceback of the error, for a log.
-        refused: Whether the chunk was refused because it is not finite.
-        observation: What the policy saw, or None.
-        chunk: The plan, or None.
-        record: What pruning did, or None.
-        observation_stamp_s: Stamp of the observation, seconds.
-        episode: Number of the episode, from 1.
-        step: Number of the inference in its episode, from 0.
-        epoch: Epoch that it belongs to.
-        warm_up: Whether it was the first since activation; not counted in the latencies.
         latency_s: From the begin to the finish, by the clock, seconds.
         observation_age_s: Age of the observation at the finish, seconds.
-        skipped_actions: Actions of the chunk that had been played since the observation.
-        seam_jump_m_s, seam_jump_rad_s: Step between the old and the new plan's twist at equal
-            action time, before blending; None when nothing was being played.
+        seam: How the chunk met what was being played; ``NO_SEAM`` when it is not played.
         failures: Failures in a row, this one included.
     """
 
+    outcome: InferenceOutcome
     accepted: bool
     why_not: str
-    error: str
-    details: str
-    refused: bool
-    observation: Observation | None
-    chunk: ActionChunk | None
-    record: PruningRecord | None
-    observation_stamp_s: float
-    episode: int
-    step: int
-    epoch: int
-    warm_up: bool
     latency_s: float
     observation_age_s: float
-    skipped_actions: float = 0.0
-    seam_jump_m_s: float | None = None
-    seam_jump_rad_s: float | None = None
+    seam: Seam = NO_SEAM
     failures: int = 0
 
+    @property
+    def job(self) -> InferenceJob:
+        """What was due."""
+        return self.outcome.job
 
-def infer(policy: Policy, job: InferenceJob) -> InferenceOutcome:
-    """Run the policy on a job; every error becomes part of the outcome."""
-    if job.observation is None:
-        return InferenceOutcome(job, None, job.error)
+
+def infer(
+    policy: Policy,
+    job: InferenceJob,
+    *,
+    layout: tuple[str, ...],
+    gripper_joint_names: tuple[str, ...],
+    fallback: Fallback | None,
+) -> InferenceOutcome:
+    """Make the observation and run the policy on it; every error becomes part of the outcome.
+
+    Args:
+        policy: Turns the observation into a chunk.
+        job: What is due.
+        layout: Parts of the proprioception; empty when the policy takes none.
+        gripper_joint_names: Joints that ``gripper_joints`` stands for.
+        fallback: Decodes image encodings that this package does not.
+    """
     try:
-        chunk = policy.infer(job.observation, job.memory, job.pruning)
+        observation = job.inputs.observe(layout, gripper_joint_names, fallback)
+    except ObservationError as error:
+        return InferenceOutcome(job, None, None, str(error))
+    except Exception as error:
+        return _failed(job, None, error)
+    try:
+        chunk = policy.infer(observation, job.memory, job.pruning)
         problem = _shape_problem(chunk) or _size_problem(chunk)
         finite = chunk.is_finite()
     except NonFiniteError as error:
-        return InferenceOutcome(job, None, str(error), True, traceback.format_exc())
+        return InferenceOutcome(job, observation, None, str(error), True, traceback.format_exc())
     except Exception as error:
-        text = f'{type(error).__name__}: {error}'
-        return InferenceOutcome(job, None, text, False, traceback.format_exc())
+        return _failed(job, observation, error)
     if not finite:
-        return InferenceOutcome(job, None, 'the chunk holds actions that are not finite', True)
+        problem = 'the chunk holds actions that are not finite'
     if problem:
-        return InferenceOutcome(job, None, problem)
-    return InferenceOutcome(job, chunk)
+        return InferenceOutcome(job, observation, None, problem, not finite)
+    return InferenceOutcome(job, observation, chunk)
+
+
+def _failed(
+    job: InferenceJob, observation: Observation | None, error: Exception
+) -> InferenceOutcome:
+    text, details = f'{type(error).__name__}: {error}', ''.join(traceback.format_exception(error))
+    return InferenceOutcome(job, observation, None, text, False, details)
 
 
 def _decode(camera: str, image: AnyImage, fallback: Fallback | None) -> UInt8Array:

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from safe_vla_ros.runtime.controller import Controller
 from safe_vla_ros.runtime.episodes import Episodes
-from safe_vla_ros.runtime.halting import HaltReason
-from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, Snapshot
+from safe_vla_ros.runtime.halt_reasons import HaltReason, failures, non_finite
+from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport
+from safe_vla_ros.runtime.inference_counts import InferenceCounts
 from safe_vla_ros.runtime.input_store import InputStore
-from safe_vla_ros.runtime.playback import Seam
+from safe_vla_ros.runtime.playback import NO_SEAM, Seam
 from safe_vla_ros.runtime.settings import ControlSettings
-from safe_vla_ros.runtime.statistics import InferenceCounts
-from safe_vla_ros.types import Policy, PruningSettings
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A job whose images are not decoded yet."""
-
-    job: InferenceJob
-    snapshot: Snapshot
+from safe_vla_ros.types import ActionChunk, Policy, PruningSettings
 
 
 class InferenceScheduler:
@@ -29,7 +19,7 @@ class InferenceScheduler:
     Attributes:
         episodes: Epochs and the policy's memory.
         counts: What was measured.
-        failed: Why inference has failed for good; empty otherwise.
+        failed: Why inference has failed for good; None otherwise.
         failures: Failures in a row.
         waits_for: Why no inference could begin when last asked; empty when one could.
         too_late: Why the newest chunk was too old to be played; empty when it was not.
@@ -38,7 +28,7 @@ class InferenceScheduler:
     def __init__(self, policy: Policy) -> None:
         self.episodes = Episodes(policy)
         self.counts = InferenceCounts()
-        self.failed = ''
+        self.failed: HaltReason | None = None
         self.failures = 0
         self.waits_for = ''
         self.too_late = ''
@@ -52,10 +42,11 @@ class InferenceScheduler:
 
     def recover(self) -> None:
         """Leave ``failed``."""
-        self.failed = self.too_late = ''
+        self.failed = None
+        self.too_late = ''
         self.failures = 0
 
-    def draft(
+    def begin(
         self,
         inputs: InputStore,
         controller: Controller,
@@ -64,13 +55,13 @@ class InferenceScheduler:
         now_s: float,
         control: ControlSettings,
         pruning: PruningSettings,
-    ) -> Draft | None:
+    ) -> InferenceJob | None:
         """Take the newest inputs for an inference if one is due and they make a new observation.
 
         Nothing stands against moving when this is asked.
 
         Returns:
-            The job without its observation, and what to make that from; None when none is due.
+            The job; None when none is due.
         """
         self.waits_for = ''
         if self._in_flight is not None and self._in_flight.epoch == self.episodes.epoch:
@@ -81,14 +72,13 @@ class InferenceScheduler:
         self.waits_for = inputs.not_fresh(controller.fresh_after_s, control.max_camera_skew_s)
         if self.waits_for:
             return None
-        snapshot = inputs.take(instruction)
-        memory = self.episodes.memory_for(snapshot.stamp_s, pruning, after_gap=inputs.had_gap())
+        taken = inputs.take(instruction)
+        stamp_s, gap = taken.header.stamp_s, inputs.had_gap()
+        memory = self.episodes.memory_for(stamp_s, pruning, after_gap=gap)
         job = InferenceJob(
-            observation=None,
-            error='',
+            inputs=taken,
             memory=memory,
             pruning=pruning,
-            stamp_s=snapshot.stamp_s,
             started_s=now_s,
             epoch=self.episodes.epoch,
             generation=controller.generation,
@@ -99,7 +89,7 @@ class InferenceScheduler:
         self.episodes.step += 1
         self._warm = True
         self._in_flight = job
-        return Draft(job, snapshot)
+        return job
 
     def take_in(
         self,
@@ -109,14 +99,14 @@ class InferenceScheduler:
         control: ControlSettings,
     ) -> InferenceReport:
         """Play a chunk, or say why not; count failures and halt on what must not go on."""
-        job = outcome.job
-        if self._in_flight is not None and _same(self._in_flight, job):
+        job, chunk = outcome.job, outcome.chunk
+        if self._in_flight is job:
             self._in_flight = None
         latency_s, age_s = now_s - job.started_s, now_s - job.stamp_s
         self.counts.ended(latency_s, warm_up=job.warm_up)
         seam: Seam | None = None
         self.too_late = ''
-        if outcome.error:
+        if chunk is None:
             why_not = outcome.error
             self._fail(outcome, controller, now_s, control)
         elif job.epoch != self.episodes.epoch:
@@ -131,54 +121,40 @@ class InferenceScheduler:
             )
             self.failures = 0
         else:
-            seam = self._splice(outcome, controller, now_s, control)
+            seam = self._splice(chunk, job, controller, now_s, control)
             why_not = '' if seam else 'all of its actions had been played when it came'
             self.failures = 0
-        if seam is None and not outcome.error:
+        if seam is None and chunk is not None:
             self.counts.discarded += 1
         return InferenceReport(
+            outcome,
             accepted=seam is not None,
             why_not=why_not,
-            error=outcome.error,
-            details=outcome.details,
-            refused=outcome.non_finite,
-            observation=job.observation,
-            chunk=outcome.chunk,
-            record=outcome.chunk.record if outcome.chunk else None,
-            observation_stamp_s=job.stamp_s,
-            episode=job.episode,
-            step=job.step,
-            epoch=job.epoch,
-            warm_up=job.warm_up,
             latency_s=latency_s,
             observation_age_s=age_s,
-            skipped_actions=seam.skipped_actions if seam else 0.0,
-            seam_jump_m_s=seam.jump_m_s if seam else None,
-            seam_jump_rad_s=seam.jump_rad_s if seam else None,
+            seam=seam or NO_SEAM,
             failures=self.failures,
         )
 
     def _splice(
         self,
-        outcome: InferenceOutcome,
+        chunk: ActionChunk,
+        job: InferenceJob,
         controller: Controller,
         now_s: float,
         control: ControlSettings,
     ) -> Seam | None:
-        chunk = outcome.chunk
-        if chunk is None:
-            return None
         controller.player.advance(now_s)
         seam = controller.player.splice(
             chunk,
-            stamp_s=outcome.job.stamp_s,
+            stamp_s=job.stamp_s,
             period_s=control.action_period_s,
             blending=control.blending,
             blend_steps=control.blend_steps,
         )
         if seam is not None:
             self.counts.chunk_duration_s = len(chunk) * control.action_period_s
-            age_s = now_s - outcome.job.stamp_s
+            age_s = now_s - job.stamp_s
             self.counts.spliced(seam.skipped_actions, seam.jump_m_s, seam.jump_rad_s, age_s)
         return seam
 
@@ -195,12 +171,7 @@ class InferenceScheduler:
             return
         self.failures += 1
         if self.failures >= control.max_consecutive_failures:
-            self.failed = f'{self.failures} inferences failed in a row; the last: {outcome.error}'
-            controller.halt(HaltReason('failures', 'failed', self.failed), now_s)
+            self.failed = failures(self.failures, outcome.error)
+            controller.halt(self.failed, now_s)
         elif outcome.non_finite and outcome.job.generation == controller.generation:
-            text = f'a chunk was refused: {outcome.error}'
-            controller.halt(HaltReason('non_finite', 'halting', text), now_s)
-
-
-def _same(one: InferenceJob, other: InferenceJob) -> bool:
-    return (one.epoch, one.episode, one.step) == (other.epoch, other.episode, other.step)
+            controller.halt(non_finite(outcome.error), now_s)

@@ -31,6 +31,10 @@ class Seam:
     jump_rad_s: float | None
 
 
+NO_SEAM = Seam(0.0, 0.0, None, None)
+"""Of a chunk that is not played."""
+
+
 @dataclass(frozen=True)
 class _LiveChunk:
     """A chunk on the axis of action time."""

@@ -1,27 +1,15 @@
-"""What is counted and measured while the runtime runs."""
+"""What was counted and measured while the runtime ran, taken at one moment."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-WINDOW = 100
-
-
-@dataclass(frozen=True)
-class Latencies:
-    """Latency of the last inferences, seconds; None before the second one.
-
-    Attributes:
-        p50_s, p95_s, max_s: Over the last hundred, the warm-up excluded.
-    """
-
-    p50_s: float | None
-    p95_s: float | None
-    max_s: float | None
+from safe_vla_ros.runtime.controller import Controller
+from safe_vla_ros.runtime.halt_reasons import HaltKind
+from safe_vla_ros.runtime.inference_counts import Latencies
+from safe_vla_ros.runtime.inference_scheduler import InferenceScheduler
+from safe_vla_ros.runtime.input_store import InputStore
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ class RuntimeStatistics:
     acceleration_clipped_ticks: int
     workspace_clipped_ticks: int
     lead_clipped_ticks: int
-    halts: Mapping[str, int]
+    halts: Mapping[HaltKind, int]
     chunk_remaining_s: float
     chunk_duration_s: float | None
     epoch: int
@@ -84,55 +72,45 @@ class RuntimeStatistics:
     instruction: str
 
 
-class InferenceCounts:
-    """Counts inferences and keeps windows of what was measured about them."""
-
-    def __init__(self) -> None:
-        self.inferences = 0
-        self.accepted = 0
-        self.discarded = 0
-        self.failures = 0
-        self.refused = 0
-        self.last_latency_s: float | None = None
-        self.warm_up_latency_s: float | None = None
-        self.last_observation_age_s: float | None = None
-        self.chunk_duration_s: float | None = None
-        self._latencies_s: deque[float] = deque(maxlen=WINDOW)
-        self._skipped: deque[float] = deque(maxlen=WINDOW)
-        self._jumps_m_s: deque[float] = deque(maxlen=WINDOW)
-        self._jumps_rad_s: deque[float] = deque(maxlen=WINDOW)
-
-    def ended(self, latency_s: float, *, warm_up: bool) -> None:
-        """Count an inference that ended, well or not."""
-        self.inferences += 1
-        if warm_up:
-            self.warm_up_latency_s = latency_s
-        else:
-            self.last_latency_s = latency_s
-            self._latencies_s.append(latency_s)
-
-    def spliced(
-        self, skipped: float, jump_m_s: float | None, jump_rad_s: float | None, age_s: float
-    ) -> None:
-        """Count a chunk that is played from now on."""
-        self.accepted += 1
-        self.last_observation_age_s = age_s
-        self._skipped.append(skipped)
-        if jump_m_s is not None and jump_rad_s is not None:
-            self._jumps_m_s.append(jump_m_s)
-            self._jumps_rad_s.append(jump_rad_s)
-
-    def latencies(self) -> Latencies:
-        """Return the percentiles of the window."""
-        if not self._latencies_s:
-            return Latencies(None, None, None)
-        p50_s, p95_s, max_s = np.percentile(self._latencies_s, [50, 95, 100]).tolist()
-        return Latencies(p50_s, p95_s, max_s)
-
-    def skipped_actions(self) -> float | None:
-        """Return the mean number of skipped actions of the window."""
-        return sum(self._skipped) / len(self._skipped) if self._skipped else None
-
-    def seam_jumps(self) -> tuple[float | None, float | None]:
-        """Return the largest jumps of the window, m/s and rad/s."""
-        return max(self._jumps_m_s, default=None), max(self._jumps_rad_s, default=None)
+def take_statistics(
+    inputs: InputStore,
+    controller: Controller,
+    scheduler: InferenceScheduler,
+    instruction: str,
+    now_s: float,
+) -> RuntimeStatistics:
+    """Return a snapshot at a time of the clock."""
+    counts, ticks = scheduler.counts, controller.counts
+    jump_m_s, jump_rad_s = counts.seam_jumps()
+    return RuntimeStatistics(
+        ages_s=inputs.ages_s(now_s),
+        camera_skew_s=inputs.skew_s(),
+        images_received={name: slot.received for name, slot in inputs.cameras.items()},
+        images_dropped={name: slot.dropped for name, slot in inputs.cameras.items()},
+        inferences=counts.inferences,
+        accepted=counts.accepted,
+        discarded=counts.discarded,
+        failures=counts.failures,
+        refused=counts.refused,
+        consecutive_failures=scheduler.failures,
+        latencies=counts.latencies(),
+        last_latency_s=counts.last_latency_s,
+        warm_up_latency_s=counts.warm_up_latency_s,
+        last_observation_age_s=counts.last_observation_age_s,
+        skipped_actions=counts.skipped_actions(),
+        seam_jump_m_s=jump_m_s,
+        seam_jump_rad_s=jump_rad_s,
+        played_ticks=ticks['played'],
+        starved_ticks=ticks['starved'],
+        speed_clipped_ticks=ticks['speed_clipped'],
+        acceleration_clipped_ticks=ticks['acceleration_clipped'],
+        workspace_clipped_ticks=ticks['workspace_clipped'],
+        lead_clipped_ticks=ticks['lead_clipped'],
+        halts=dict(controller.halts),
+        chunk_remaining_s=controller.player.remaining_s,
+        chunk_duration_s=counts.chunk_duration_s,
+        epoch=scheduler.episodes.epoch,
+        episode=scheduler.episodes.episode,
+        step=scheduler.episodes.step,
+        instruction=instruction,
+    )

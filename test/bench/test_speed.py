@@ -1,19 +1,20 @@
 """The speed benchmark, at sizes that a test can afford."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaConfig
 
-from safe_vla_ros.bench import speed
-from safe_vla_ros.bench.load import measure_load
+from safe_vla_ros.bench import load, speed
 from safe_vla_ros.bench.random_checkpoint import write_checkpoint
 from safe_vla_ros.bench.speed_models import OpenVlaSpeedModel, openvla_sizes
 from safe_vla_ros.bench.speed_report import Sample, as_text, summarise
 from safe_vla_ros.policies.openvla_config import NetworkSizes
 from safe_vla_ros.policies.vision_sizes import TowerSizes
 from safe_vla_ros.pruning import make_episode
+from safe_vla_ros.runtime import ManualClock
 from safe_vla_ros.types import PruningSettings
 
 CPU = torch.device('cpu')
@@ -193,13 +194,19 @@ def test_a_disturbed_run_says_so():
     assert 'WARNING the run had only 5% of its threads' in text(10_000.0)
 
 
-def test_a_random_checkpoint_is_loaded_like_a_real_one(tmp_path):
-    sizes = tiny_sizes()
+def test_a_random_checkpoint_is_loaded_like_a_real_one(tmp_path, monkeypatch):
+    sizes, clock, load_model = tiny_sizes(), ManualClock(), load.openvla_oft.load_model
 
+    def load_slowly(*arguments, **options):
+        clock.advance(12.34)
+        return load_model(*arguments, **options)
+
+    monkeypatch.setattr(load.openvla_oft, 'load_model', load_slowly)
+    monkeypatch.setattr(load, 'time', SimpleNamespace(perf_counter=clock.now_s))
     size = write_checkpoint(tmp_path, sizes, dtype=torch.bfloat16, seed=0, shard_bytes=100_000)
-    result = measure_load(tmp_path, 'cpu')
+    result = load.measure_load(tmp_path, 'cpu')
 
     assert len(list(tmp_path.glob('model-*.safetensors'))) > 1
     # Stored and not loaded: the last vision blocks, their final norms, and lm_head.
     assert 0.4 < result['weights_gib'] * 2**30 / size < 1
-    assert result['seconds'] >= 0
+    assert result['seconds'] == 12.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import numpy as np
 
@@ -60,6 +61,7 @@ class FakePolicy:
         self.settings = settings
         self.observations = []
         self.prunings = []
+        self.memories = weakref.WeakSet()
         self.latency_s = 0.01
         self.fault = None
         self.not_finite = False
@@ -68,7 +70,9 @@ class FakePolicy:
         self.gate.set()
 
     def new_episode(self):
-        return FakeMemory()
+        memory = FakeMemory()
+        self.memories.add(memory)
+        return memory
 
     def infer(self, observation, memory, pruning):
         self.observations.append(observation)

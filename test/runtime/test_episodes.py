@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from runtime_fakes import Bench, FakeMemory, FakePolicy, control, speed, steady_chunk
 
+from safe_vla_ros.runtime import StateName
 from safe_vla_ros.types import PruningSettings
 
 
@@ -17,7 +18,7 @@ def memories(bench: Bench) -> list[FakeMemory]:
 def running(**arguments: object) -> Bench:
     bench = Bench(**arguments)  # type: ignore[arg-type]
     bench.run(0.5)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     return bench
 
 
@@ -25,8 +26,8 @@ def test_one_episode_has_one_memory_that_nobody_clears() -> None:
     bench = running()
     bench.run(3.0)
     assert [memory.reasons for memory in memories(bench)] == [[]]
-    assert {report.episode for report in bench.reports} == {1}
-    assert [report.step for report in bench.reports] == list(range(len(bench.reports)))
+    assert {report.job.episode for report in bench.reports} == {1}
+    assert [report.job.step for report in bench.reports] == list(range(len(bench.reports)))
 
 
 def test_a_different_instruction_begins_an_episode() -> None:
@@ -35,7 +36,7 @@ def test_a_different_instruction_begins_an_episode() -> None:
     bench.run(0.5)
     assert [memory.reasons for memory in memories(bench)] == [[], ['instruction']]
     assert bench.policy.observations[-1].instruction == 'push'
-    assert bench.reports[-1].episode == 2
+    assert bench.reports[-1].job.episode == 2
 
 
 @pytest.mark.parametrize('text', ['reach', ' reach ', 'reach\n'])
@@ -55,7 +56,7 @@ def test_an_empty_instruction_halts_and_the_old_text_begins_an_episode() -> None
     bench.runtime.set_instruction('')
     commands = bench.run(2.0)
     assert commands[-1] is None
-    assert (bench.state, bench.reason) == ('waiting', 'no instruction')
+    assert (bench.state, bench.reason) == (StateName.WAITING, 'no instruction')
     bench.runtime.set_instruction('reach')
     assert speed(bench.run(0.5)[-1]) == pytest.approx(0.1)
     assert [memory.reasons for memory in memories(bench)] == [[], ['instruction']]
@@ -73,7 +74,7 @@ def test_any_text_is_an_instruction(text: str) -> None:
     bench = Bench(instruction='')
     bench.runtime.set_instruction(text)
     bench.run(0.5)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert bench.policy.observations[-1].instruction == text
 
 
@@ -158,7 +159,7 @@ def test_the_arm_decelerates_until_the_first_chunk_of_the_new_episode(change: st
         bench.runtime.set_instruction('push')
     bench.job = None
     speeds = [speed(command) for command in bench.run(0.5)]
-    assert bench.reports[-1].observation_stamp_s >= change_s
+    assert bench.reports[-1].job.stamp_s >= change_s
     lowest = int(np.argmin(speeds))
     assert np.diff(speeds[: lowest + 1]) == pytest.approx([-0.01] * lowest)
     assert speeds[lowest] > 0.0
@@ -170,7 +171,7 @@ def test_pause_drops_the_chunk_and_goes_on_from_a_fresh_observation() -> None:
     bench.runtime.pause(True)
     commands = bench.run(1.5)
     assert commands[-1] is None
-    assert (bench.state, bench.reason) == ('paused', 'paused')
+    assert (bench.state, bench.reason) == (StateName.PAUSED, 'paused')
     inferences = len(bench.policy.observations)
     bench.runtime.pause(False)
     resumed_s = bench.now_s

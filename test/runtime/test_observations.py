@@ -10,9 +10,9 @@ import pytest
 from runtime_fakes import PERIOD_S, Bench, FakePolicy, ManualClock, control, steady_chunk
 
 from safe_vla_ros.errors import NonFiniteError, ObservationError, ParameterError
-from safe_vla_ros.runtime import PolicyRuntime
+from safe_vla_ros.runtime import PolicyRuntime, StateName
 from safe_vla_ros.runtime.image_decoding import AnyImage, CompressedImage, RawImage
-from safe_vla_ros.types import ActionChunk, Observation, PruningSettings
+from safe_vla_ros.types import ActionChunk, MessageHeader, Observation, PruningSettings
 
 TWO_CAMERAS = ('front', 'wrist')
 
@@ -23,13 +23,13 @@ def two_cameras(**settings: object) -> Bench:
 
 def put(bench: Bench, camera: str, stamp_s: float, value: int = 0) -> None:
     image = np.full((4, 4, 3), value, np.uint8)
-    bench.runtime.put_image(camera, image, stamp_s=stamp_s)
+    bench.runtime.put_image(camera, image, header=MessageHeader.at(stamp_s))
 
 
 def feed_with(bench: Bench, image: AnyImage, ticks: int = 50) -> None:
     """Feed the same bad image again and again, with new stamps."""
     for _ in range(ticks):
-        bench.runtime.put_image('front', image, stamp_s=bench.now_s)
+        bench.runtime.put_image('front', image, header=MessageHeader.at(bench.now_s))
         bench.infer()
         bench.runtime.tick()
         bench.pass_time()
@@ -45,10 +45,49 @@ def test_an_observation_holds_the_newest_images_in_the_models_order() -> None:
     observation = bench.policy.observations[0]
     assert list(observation.images) == ['front', 'wrist']
     assert observation.images['front'].max() == 3
-    assert observation.image_stamps_s == {'front': 10.02, 'wrist': 10.01}
+    stamps = {name: header.stamp_s for name, header in observation.image_headers.items()}
+    assert stamps == {'front': 10.02, 'wrist': 10.01}
     assert observation.stamp_s == 10.01
     assert observation.instruction == 'reach'
     assert observation.proprio is None
+
+
+NOW_NS = 1_700_000_000_123_456_789
+"""A time of today; a float of seconds holds it to a quarter of a microsecond only."""
+
+
+@pytest.mark.parametrize('decodable', [True, False])
+def test_headers_reach_the_report_exactly(decodable: bool) -> None:
+    bench = two_cameras()
+    bench.clock.set(NOW_NS * 1e-9 + 0.01)
+    headers = {
+        'front': MessageHeader(NOW_NS + 1, 'front_optical'),
+        'wrist': MessageHeader(NOW_NS, 'wrist_optical'),
+    }
+    image = np.zeros((4, 4, 3), np.uint8) if decodable else CompressedImage('jpeg', b'')
+    for camera, header in headers.items():
+        bench.runtime.put_image(camera, image, header=header)
+    bench.infer()
+    report = bench.reports[0]
+    assert report.job.header == headers['wrist']
+    if decodable:
+        assert report.outcome.observation is not None
+        assert report.outcome.observation.image_headers == headers
+    else:
+        assert report.outcome.observation is None
+
+
+def test_images_exactly_as_far_apart_as_allowed_are_used() -> None:
+    bench = two_cameras(max_camera_skew_s=0.05)
+    bench.clock.set((NOW_NS + 50_000_001) * 1e-9)
+    image = np.zeros((4, 4, 3), np.uint8)
+    bench.runtime.put_image('wrist', image, header=MessageHeader(NOW_NS))
+    bench.runtime.put_image('front', image, header=MessageHeader(NOW_NS + 50_000_001))
+    bench.infer()
+    assert not bench.reports
+    bench.runtime.put_image('front', image, header=MessageHeader(NOW_NS + 50_000_000))
+    bench.infer()
+    assert len(bench.reports) == 1
 
 
 def test_time_zero_of_a_chunk_is_the_oldest_images_stamp() -> None:
@@ -59,7 +98,7 @@ def test_time_zero_of_a_chunk_is_the_oldest_images_stamp() -> None:
         bench.infer()
         bench.runtime.tick()
         bench.pass_time()
-    assert bench.reports[-1].skipped_actions == pytest.approx(0.04 / PERIOD_S)
+    assert bench.reports[-1].seam.skipped_actions == pytest.approx(0.04 / PERIOD_S)
 
 
 def test_images_too_far_apart_make_no_observation() -> None:
@@ -71,7 +110,7 @@ def test_images_too_far_apart_make_no_observation() -> None:
         bench.runtime.tick()
         bench.pass_time()
     assert not bench.policy.observations
-    assert bench.state == 'waiting'
+    assert bench.state == StateName.WAITING
     assert bench.reason.endswith('the images are further apart than max_camera_skew_s (0.1 s)')
 
 
@@ -126,9 +165,10 @@ def test_a_bad_image_is_an_error_that_names_the_camera_and_latches_after_three(
 ) -> None:
     bench = Bench()
     feed_with(bench, image)
-    assert [report.error.startswith("camera 'front': ") for report in bench.reports] == [True] * 3
-    assert text in bench.reports[0].error
-    assert bench.state == 'failed'
+    errors = [report.outcome.error for report in bench.reports]
+    assert [error.startswith("camera 'front': ") for error in errors] == [True] * 3
+    assert text in errors[0]
+    assert bench.state == StateName.FAILED
     assert not bench.policy.observations
 
 
@@ -139,7 +179,7 @@ def test_one_bad_image_among_good_ones_stops_nothing() -> None:
             bench.step()
         else:
             feed_with(bench, CompressedImage('jpeg', b''), ticks=1)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert bench.runtime.statistics().failures > 3
     assert bench.runtime.statistics().halts == {}
 
@@ -149,7 +189,9 @@ def test_compressed_images_reach_the_policy_decoded() -> None:
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 255
     data = cv2.imencode('.png', red[..., ::-1])[1].tobytes()
-    bench.runtime.put_image('front', CompressedImage('png', data), stamp_s=bench.now_s)
+    bench.runtime.put_image(
+        'front', CompressedImage('png', data), header=MessageHeader.at(bench.now_s)
+    )
     bench.infer()
     np.testing.assert_array_equal(bench.policy.observations[0].images['front'], red)
 
@@ -172,11 +214,13 @@ def test_a_fallback_that_raises_anything_is_a_failed_inference() -> None:
         image_fallback=fallback,
     )
     runtime.activate()
-    runtime.put_image('front', RawImage('yuv422', 2, 2, 4, False, b'12345678'), stamp_s=1.0)
+    runtime.put_image(
+        'front', RawImage('yuv422', 2, 2, 4, False, b'12345678'), header=MessageHeader.at(1.0)
+    )
     job = runtime.begin_inference()
     assert job is not None
     report = runtime.finish_inference(runtime.run_inference(job))
-    assert "camera 'front': image has encoding 'yuv422'" in report.error
+    assert "camera 'front': image has encoding 'yuv422'" in report.outcome.error
 
 
 @pytest.mark.parametrize(
@@ -190,14 +234,14 @@ def test_a_fallback_that_raises_anything_is_a_failed_inference() -> None:
 def test_a_chunk_of_another_shape_is_a_failed_inference(planned: object, text: str) -> None:
     bench = Bench(FakePolicy(lambda _: planned()))
     bench.run(0.1)
-    assert text in bench.reports[0].error
-    assert 'allowed are [T, 3], [T, 3] and [T]' in bench.reports[0].error
+    assert text in bench.reports[0].outcome.error
+    assert 'allowed are [T, 3], [T, 3] and [T]' in bench.reports[0].outcome.error
 
 
 def test_a_move_that_no_robot_makes_is_a_failed_inference() -> None:
     bench = Bench(FakePolicy(lambda _: steady_chunk(1e300)))
     assert bench.run(0.5) == [None] * 25
-    assert 'allowed is 100 m or rad' in bench.reports[0].error
+    assert 'allowed is 100 m or rad' in bench.reports[0].outcome.error
 
 
 def test_a_chunk_in_single_precision_is_played_like_any_other() -> None:
@@ -222,7 +266,7 @@ def test_an_image_may_be_made_only_when_it_is_needed() -> None:
         return np.full((4, 4, 3), 7, np.uint8)
 
     for _ in range(3):
-        bench.runtime.put_image('front', render, stamp_s=bench.now_s)
+        bench.runtime.put_image('front', render, header=MessageHeader.at(bench.now_s))
     assert not made
     bench.infer()
     assert len(made) == 1
@@ -256,8 +300,8 @@ def test_a_chunk_that_is_not_finite_is_refused_whole(value: float, part: str) ->
     bad = ActionChunk(arrays['translation'], arrays['rotation'], arrays['gripper'], good.record)
     bench = Bench(FakePolicy(lambda _: bad))
     assert bench.run(0.5) == [None] * 25
-    assert bench.reports[0].refused
-    assert bench.reports[0].chunk is None
+    assert bench.reports[0].outcome.non_finite
+    assert bench.reports[0].outcome.chunk is None
 
 
 def test_a_policy_that_finds_its_own_numbers_not_finite_is_refused_too() -> None:
@@ -266,9 +310,9 @@ def test_a_policy_that_finds_its_own_numbers_not_finite_is_refused_too() -> None
 
     bench = Bench(FakePolicy(fail))
     bench.step()
-    assert bench.reports[0].refused
+    assert bench.reports[0].outcome.non_finite
     assert bench.reason == 'a chunk was refused: attention of layer 3 holds NaN'
-    assert bench.reports[0].error == 'attention of layer 3 holds NaN'
+    assert bench.reports[0].outcome.error == 'attention of layer 3 holds NaN'
 
 
 def test_statistics_count_what_happened() -> None:
@@ -300,7 +344,7 @@ def test_the_warm_up_is_not_counted_in_the_latencies() -> None:
     assert statistics.warm_up_latency_s == pytest.approx(1.5)
     assert statistics.latencies.max_s is None
     assert bench.reports[0].accepted
-    assert bench.reports[0].skipped_actions == 0.0
+    assert bench.reports[0].seam.skipped_actions == 0.0
 
 
 def test_before_anything_came_statistics_are_empty() -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from runtime_fakes import Bench, FakePolicy, control, speed, steady_chunk
 
+from safe_vla_ros.runtime import StateName
+
 
 def test_commands_follow_the_chunks_without_pause_while_inference_takes_its_time() -> None:
     bench = Bench(latency_s=0.06)
@@ -14,15 +16,15 @@ def test_commands_follow_the_chunks_without_pause_while_inference_takes_its_time
     assert first == 3
     speeds = [speed(command) for command in commands[first:]]
     assert speeds == pytest.approx([0.1] * len(speeds))
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert [report.accepted for report in bench.reports] == [True] * len(bench.reports)
 
 
 def test_a_chunk_skips_exactly_what_was_played_since_its_observation() -> None:
     bench = Bench(latency_s=0.06)
     bench.run(1.0)
-    assert bench.reports[0].skipped_actions == 0.0
-    assert [report.skipped_actions for report in bench.reports[1:]] == pytest.approx(
+    assert bench.reports[0].seam.skipped_actions == 0.0
+    assert [report.seam.skipped_actions for report in bench.reports[1:]] == pytest.approx(
         [0.06 / 0.05] * (len(bench.reports) - 1)
     )
 
@@ -34,7 +36,7 @@ def test_a_chunk_of_an_old_observation_moves_nothing() -> None:
     assert 'a chunk came 2.5 s after its observation, allowed is max_chunk_age_s (2 s)' in {
         report.why_not for report in bench.reports
     }
-    assert bench.state == 'waiting'
+    assert bench.state == StateName.WAITING
     assert 'max_chunk_age_s' in bench.reason
 
 
@@ -51,14 +53,14 @@ def test_a_slow_policy_moves_in_bursts_when_that_is_allowed() -> None:
 def test_inference_is_due_every_execute_steps_actions() -> None:
     bench = Bench(latency_s=0.06)
     bench.run(2.0)
-    stamps = np.diff([report.observation_stamp_s for report in bench.reports])
+    stamps = np.diff([report.job.stamp_s for report in bench.reports])
     assert stamps[1:] == pytest.approx([0.2] * len(stamps[1:]))
 
 
 def test_nothing_is_published_before_the_first_chunk() -> None:
     bench = Bench()
     assert bench.tick_only(1.0) == [None] * 50
-    assert bench.state == 'waiting'
+    assert bench.state == StateName.WAITING
 
 
 def test_dead_camera_decelerates_then_zeros_then_silence() -> None:
@@ -69,7 +71,7 @@ def test_dead_camera_decelerates_then_zeros_then_silence() -> None:
     published = [command for command in commands if command is not None]
     assert commands[-1] is None
     assert speed(published[-1]) == 0.0
-    assert bench.state == 'stale'
+    assert bench.state == StateName.STALE
     assert "camera 'front'" in bench.reason
 
 

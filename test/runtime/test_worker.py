@@ -10,7 +10,7 @@ import pytest
 from runtime_fakes import FakePolicy, control, steady_chunk
 
 from safe_vla_ros.runtime import InferenceReport, InferenceWorker, PolicyRuntime, SteadyClock
-from safe_vla_ros.types import ActionChunk, Observation, PruningSettings
+from safe_vla_ros.types import ActionChunk, MessageHeader, Observation, PruningSettings
 
 PATIENCE_S = 20.0
 
@@ -42,7 +42,9 @@ class Site:
 
     def put_image(self) -> None:
         now_s = self.clock.now_s()
-        self.runtime.put_image('front', np.zeros((4, 4, 3), np.uint8), stamp_s=now_s)
+        self.runtime.put_image(
+            'front', np.zeros((4, 4, 3), np.uint8), header=MessageHeader.at(now_s)
+        )
         self.worker.wake()
 
     def wait_for_reports(self, count: int) -> None:
@@ -92,7 +94,7 @@ def test_only_the_newest_image_is_used_and_one_inference_runs() -> None:
     site.wait_for_reports(2)
     assert site.worker.stop(PATIENCE_S)
     assert [report.accepted for report in site.reports[:2]] == [False, True]
-    assert site.reports[1].observation_stamp_s == newest_s
+    assert site.reports[1].job.stamp_s == newest_s
     assert policy.most_running == 1
     assert site.runtime.statistics().images_dropped == {'front': 4}
 
@@ -106,8 +108,8 @@ def test_errors_of_the_policy_become_reports() -> None:
     for count in (1, 2):
         site.put_image()
         site.wait_for_reports(count)
-    assert [report.error for report in site.reports] == ['RuntimeError: no memory left'] * 2
-    assert 'raise RuntimeError' in site.reports[0].details
+    assert [report.outcome.error for report in site.reports] == ['RuntimeError: no memory left'] * 2
+    assert 'raise RuntimeError' in site.reports[0].outcome.details
     assert site.worker.stop(PATIENCE_S)
 
 
