@@ -14,6 +14,9 @@ Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]
 BoolArray = NDArray[np.bool_]
 
+NANOSECONDS = 1_000_000_000
+"""In a second."""
+
 REFRESH_REASONS = (
     'episode_start',
     'attention_shift',
@@ -36,6 +39,34 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True)
+class MessageHeader:
+    """When and where a message was made, exactly as it came.
+
+    Attributes:
+        stamp_ns: Time of capture, nanoseconds; 0 is no stamp.
+        frame_id: Coordinate frame.
+    """
+
+    stamp_ns: int
+    frame_id: str = ''
+
+    @classmethod
+    def at(cls, stamp_s: float, frame_id: str = '') -> MessageHeader:
+        """Return a header with a stamp in seconds, rounded to nanoseconds."""
+        return cls(round(stamp_s * NANOSECONDS), frame_id)
+
+    @property
+    def stamp_s(self) -> float:
+        """The stamp in seconds, for ages and for comparing with a clock."""
+        return self.stamp_ns / NANOSECONDS
+
+
+def oldest_header(headers: Mapping[str, MessageHeader]) -> MessageHeader:
+    """Return the header with the earliest stamp; the first of equal ones."""
+    return min(headers.values(), key=lambda header: header.stamp_ns)
+
+
+@dataclass(frozen=True)
 class Observation:
     """What a policy sees at one inference.
 
@@ -43,18 +74,18 @@ class Observation:
         images: RGB images by camera name in the model's order, uint8 [H, W, 3].
         instruction: The task in words, not empty.
         proprio: Raw proprioception in the policy's layout, float64 [P], SI units; None when unused.
-        image_stamps_s: Capture time (header stamp) of each image, seconds.
+        image_headers: Header of each image, with its time of capture.
     """
 
     images: Mapping[str, UInt8Array]
     instruction: str
     proprio: Float64Array | None
-    image_stamps_s: Mapping[str, float]
+    image_headers: Mapping[str, MessageHeader]
 
     @property
     def stamp_s(self) -> float:
         """Time zero of the chunk made from this observation: the oldest image's stamp, seconds."""
-        return min(self.image_stamps_s.values())
+        return oldest_header(self.image_headers).stamp_s
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safe_vla_ros.replay.cdr import Header, Joints, Pose, Stamped, Twist, read_message
+from safe_vla_ros.replay.cdr import Joints, Pose, Stamped, Twist, read_message
 from safe_vla_ros.replay.errors import MessageError
 from safe_vla_ros.replay.replay_setup import STAMP_CLOCK
 from safe_vla_ros.replay.shared_images import SharedImage, check_encoding
@@ -26,8 +26,6 @@ LARGEST_DISORDER_S = 0.1
 """Messages this much out of order are taken as simultaneous; more is a jump of the clock."""
 
 CLOCKS_APART_S = 0.5
-
-REMEMBERED_HEADERS = 256
 
 
 class BagPlayer:
@@ -58,7 +56,7 @@ class BagPlayer:
         self.messages = 0
         self.start_s = 0.0
         self.notes: list[str] = []
-        self._headers: dict[str, OrderedDict[float, Header]] = {}
+        self._checked: set[str] = set()
         self._routes = routes.by_topic
         self._period_s = period_s
         self._use_stamps = time_source == STAMP_CLOCK
@@ -72,19 +70,6 @@ class BagPlayer:
     def played_s(self) -> float:
         """Time that was played, seconds."""
         return self._before_jumps_s + self.clock.now_s() - self._first_tick_s
-
-    def header_of(self, stamp_s: float, camera: str | None = None) -> Header:
-        """Return the header of a recent image, exact to the nanosecond.
-
-        Args:
-            stamp_s: Its stamp, seconds.
-            camera: Its camera; None for any that has an image of that stamp.
-        """
-        cameras = self._headers if camera is None else (camera,)
-        for name in cameras:
-            if stamp_s in self._headers[name]:
-                return self._headers[name][stamp_s]
-        return Header.at(stamp_s)
 
     def play(self, messages: Iterable[BagMessage], keep_going: Callable[[float], bool]) -> bool:
         """Play messages to the end.
@@ -240,16 +225,12 @@ class BagPlayer:
             self._deliver_image(route, content)
 
     def _deliver_image(self, route: Route, content: Stamped) -> None:
-        if route.camera not in self._headers:
+        if route.camera not in self._checked:
             check_encoding(route.camera, route.topic, content.value)
-            self._headers[route.camera] = OrderedDict()
-        headers, stamp_s = self._headers[route.camera], content.header.stamp_s
-        headers[stamp_s] = content.header
-        if len(headers) > REMEMBERED_HEADERS:
-            headers.popitem(last=False)
+            self._checked.add(route.camera)
         image = SharedImage(content.value)  # type: ignore[arg-type]
         for run in self.runs:
-            run.runtime.put_image(route.camera, image.as_image(), stamp_s=stamp_s)
+            run.runtime.put_image(route.camera, image.as_image(), header=content.header)
 
     def _skip(self, reason: str, example: str = '') -> None:
         if example and reason not in self.skipped:

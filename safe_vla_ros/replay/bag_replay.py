@@ -144,20 +144,20 @@ class _Replay:
     def on_step(self, step: Step, metrics: MetricSums) -> None:
         """Write an inference everywhere."""
         self.rows.write(make_row(step, metrics, bag=self.task.key, start_s=self.player.start_s))
-        self.overlay_bag.write_step(step, self.player.header_of(step.report.observation_stamp_s))
+        self.overlay_bag.write_step(step)
         if self.painter is None:
             return
         overlays = self.painter.draw(step)
         self.strips[step.method].add(step, overlays, start_s=self.player.start_s)
         compressed = self.setup.settings.overlays.transport == 'compressed'
         observation = step.report.observation
-        stamps = observation.image_stamps_s if observation else {}
+        headers = observation.image_headers if observation else {}
         for camera, overlay in overlays.items():
             self.overlay_bag.write_overlay(
                 step,
                 camera,
                 overlay,
-                header=self.player.header_of(stamps[camera], camera),
+                header=headers[camera],
                 jpeg=encode_jpeg(overlay) if compressed else None,
             )
 

@@ -11,40 +11,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from safe_vla_ros.replay.errors import MessageError
 from safe_vla_ros.runtime.image_decoding import CompressedImage, RawImage
+from safe_vla_ros.types import NANOSECONDS, MessageHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-NANOSECONDS = 1_000_000_000
-
-
-class Header(NamedTuple):
-    """A std_msgs/Header.
-
-    Attributes:
-        seconds, nanoseconds: Stamp.
-        frame_id: Frame.
-    """
-
-    seconds: int
-    nanoseconds: int
-    frame_id: str
-
-    @classmethod
-    def at(cls, stamp_s: float, frame_id: str = '') -> Header:
-        """Return a header with a stamp in seconds; times before zero become zero."""
-        return cls(*divmod(max(0, round(stamp_s * NANOSECONDS)), NANOSECONDS), frame_id)
-
-    @property
-    def stamp_s(self) -> float:
-        """Stamp in seconds, rounded as the node rounds it."""
-        return self.seconds + self.nanoseconds * 1e-9
 
 
 class Stamped(NamedTuple):
     """A message with a header; what it holds is said by ``READERS``."""
 
-    header: Header
+    header: MessageHeader
     value: object
 
 
@@ -108,10 +84,10 @@ class _Cursor:
         """Read a string."""
         return bytes(self.take(self.uint())).rstrip(b'\0').decode()
 
-    def header(self) -> Header:
+    def header(self) -> MessageHeader:
         """Read a std_msgs/Header."""
         (seconds,) = self.numbers('i')
-        return Header(int(seconds), self.uint(), self.text())
+        return MessageHeader(int(seconds) * NANOSECONDS + self.uint(), self.text())
 
 
 def _image(cursor: _Cursor) -> Stamped:

@@ -83,7 +83,7 @@ class UnprunedChunks:
 
 def _identity(observation: Observation) -> Hashable:
     proprio = b'' if observation.proprio is None else observation.proprio.tobytes()
-    return (tuple(observation.image_stamps_s.items()), observation.instruction, proprio)
+    return (tuple(observation.image_headers.items()), observation.instruction, proprio)
 
 
 def _angles(left: Float64Array, right: Float64Array) -> Float64Array:

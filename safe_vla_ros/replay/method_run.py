@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from safe_vla_ros.runtime.controller import Command
     from safe_vla_ros.runtime.inference import InferenceOutcome, InferenceReport
     from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
+    from safe_vla_ros.runtime.states import StateName
 
 MOST_STATE_CHANGES = 200
 
@@ -44,7 +45,7 @@ class StateChange:
     """The runtime's state became another one, at a bag time, for a reason."""
 
     time_s: float
-    name: str
+    name: StateName
     reason: str
 
 
@@ -131,7 +132,7 @@ class MethodRun:
             self._listener.on_command(self.method, now_s, command)
         state = self.runtime.state
         self.metrics.count(f'state_s/{state.name}', self._period_s)
-        if not self.changes or self.changes[-1].name != state.name:
+        if not self.changes or self.changes[-1].name is not state.name:
             self.metrics.count('state_changes')
             if len(self.changes) < MOST_STATE_CHANGES:
                 self.changes.append(StateChange(now_s, state.name, state.reason))

@@ -9,8 +9,8 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from safe_vla_ros.replay.cdr import Header
 from safe_vla_ros.runtime.diagnostics import TaskStatus, inference_statuses, reset_status
+from safe_vla_ros.types import NANOSECONDS, MessageHeader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,22 +56,19 @@ class OverlayBag:
         """Leave the recording unfinished, without its index."""
         self._writer.abort()
 
-    def write_step(self, step: Step, header: Header) -> None:
-        """Write ``~/inference``, ``~/pruning_ratio`` and ``~/subtask_reset`` of an inference.
-
-        Args:
-            step: The inference.
-            header: Of its oldest image; the messages have its stamp.
-        """
+    def write_step(self, step: Step) -> None:
+        """Write ``~/inference``, ``~/pruning_ratio`` and ``~/subtask_reset`` of an inference."""
         report = step.report
-        message = self._array(header, inference_statuses(report))
+        message = self._array(report.header, inference_statuses(report))
         self._write(step.method, 'inference', message, step.end_s)
         if report.record is not None:
             ratio = self._types['std_msgs/msg/Float32'](data=float(report.record.pruning_ratio))
             self._write(step.method, 'pruning_ratio', ratio, step.end_s)
         reset = reset_status(report)
         if reset is not None:
-            self._write(step.method, 'subtask_reset', self._array(header, [reset]), step.end_s)
+            self._write(
+                step.method, 'subtask_reset', self._array(report.header, [reset]), step.end_s
+            )
 
     def write_command(self, method: str, time_s: float, command: Command) -> None:
         """Write ``~/ee_twist`` or ``~/ee_target``, and ``~/gripper`` where it is due."""
@@ -82,7 +79,7 @@ class OverlayBag:
                 linear=vector(*command.linear_m_s.tolist()),
                 angular=vector(*command.angular_rad_s.tolist()),
             )
-            header = self._header(Header.at(time_s, self._command_frame))
+            header = self._header(MessageHeader.at(max(0.0, time_s), self._command_frame))
             message = types['geometry_msgs/msg/TwistStamped'](header=header, twist=twist)
             self._write(method, 'ee_twist', message, time_s)
         else:
@@ -92,7 +89,7 @@ class OverlayBag:
                     *command.target.quaternion_xyzw.tolist()
                 ),
             )
-            header = self._header(Header.at(time_s, self._command_frame))
+            header = self._header(MessageHeader.at(max(0.0, time_s), self._command_frame))
             message = types['geometry_msgs/msg/PoseStamped'](header=header, pose=pose)
             self._write(method, 'ee_target', message, time_s)
         if command.gripper is not None:
@@ -105,7 +102,7 @@ class OverlayBag:
         camera: str,
         overlay: UInt8Array,
         *,
-        header: Header,
+        header: MessageHeader,
         jpeg: bytes | None,
     ) -> None:
         """Write ``~/saliency/<camera>/image_raw``, or ``.../compressed`` when a JPEG is given.
@@ -149,9 +146,9 @@ class OverlayBag:
         data = self._store.serialize_cdr(message, message.__msgtype__)
         self._writer.write(connection, round(time_s * 1e9), data)
 
-    def _header(self, header: Header) -> Any:
+    def _header(self, header: MessageHeader) -> Any:
         stamp = self._types['builtin_interfaces/msg/Time'](
-            sec=header.seconds, nanosec=header.nanoseconds
+            sec=header.stamp_ns // NANOSECONDS, nanosec=header.stamp_ns % NANOSECONDS
         )
         return self._types['std_msgs/msg/Header'](stamp=stamp, frame_id=header.frame_id)
 
@@ -165,9 +162,9 @@ class OverlayBag:
             values=[key_value(key=key, value=value) for key, value in status.values.items()],
         )
 
-    def _array(self, header: Header, statuses: Iterable[TaskStatus]) -> Any:
+    def _array(self, header: MessageHeader, statuses: Iterable[TaskStatus]) -> Any:
         return self._types['diagnostic_msgs/msg/DiagnosticArray'](
-            header=self._header(header._replace(frame_id='')),
+            header=self._header(MessageHeader(header.stamp_ns)),
             status=[self._status(status) for status in statuses],
         )
 

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from safe_vla_ros.runtime.states import StateName
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00', '#000000')
 """Okabe and Ito's colours, which colour-blind people tell apart."""
 
-STATE_COLOURS = {
-    'running': '#009e73',
-    'waiting': '#bbbbbb',
-    'starved': '#e69f00',
-    'stale': '#d55e00',
-    'halting': '#56b4e9',
-    'paused': '#cc79a7',
-    'failed': '#990000',
+STATE_COLOURS: Mapping[str, str] = {
+    StateName.RUNNING: '#009e73',
+    StateName.WAITING: '#bbbbbb',
+    StateName.STARVED: '#e69f00',
+    StateName.STALE: '#d55e00',
+    StateName.HALTING: '#56b4e9',
+    StateName.PAUSED: '#cc79a7',
+    StateName.FAILED: '#990000',
 }
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 860, 58, 12, 10, 30

@@ -15,7 +15,7 @@ from safe_vla_ros.ros.overlays import Overlays
 from safe_vla_ros.ros.policy_topics import PolicyTopics
 from safe_vla_ros.ros.subscriptions import Subscriptions
 from safe_vla_ros.ros.telemetry import Telemetry
-from safe_vla_ros.runtime import PolicyRuntime, RuntimeState, SteadyClock
+from safe_vla_ros.runtime import PolicyRuntime, RuntimeState, StateName, SteadyClock
 from safe_vla_ros.runtime.health import OK, STATE_LEVELS, WARN
 from safe_vla_ros.runtime.worker import InferenceWorker
 
@@ -37,7 +37,7 @@ REASON_PERIOD_S = 0.2
 
 WORKER_PATIENCE_S = 0.5
 THROTTLE_S = 2.0
-INACTIVE = RuntimeState('waiting', 'the node is not active')
+INACTIVE = RuntimeState(StateName.WAITING, 'the node is not active')
 
 
 class NodeClock:
@@ -187,12 +187,11 @@ class ConfiguredPolicy:
         self.telemetry = Telemetry(
             node,
             self._topics,
-            self.subscriptions,
             name=self._status.name,
             hardware_id=settings.hardware_id,
             frame_id=resolved.control.command_frame,
         )
-        self._overlays = Overlays(node, self._topics, self.subscriptions, settings, resolved.policy)
+        self._overlays = Overlays(node, self._topics, settings, resolved.policy)
 
     def _tick(self) -> None:
         try:
@@ -217,7 +216,7 @@ class ConfiguredPolicy:
 
     def _tell(self, state: RuntimeState) -> None:
         self._publish(state)
-        if state.name != 'running':
+        if state.name is not StateName.RUNNING:
             self.telemetry.publish_path([])
         level = STATE_LEVELS[state.name]
         logger = self._node.get_logger()

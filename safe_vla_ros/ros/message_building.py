@@ -10,13 +10,13 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Path
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from safe_vla_ros.runtime import image_decoding
+from safe_vla_ros.types import NANOSECONDS, MessageHeader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from std_msgs.msg import Header
 
     from safe_vla_ros.runtime.geometry import Pose
     from safe_vla_ros.types import Float64Array, UInt8Array
@@ -29,8 +29,22 @@ def seconds(stamp: Time) -> float:
 
 def time_message(stamp_s: float) -> Time:
     """Turn seconds into a stamp."""
-    nanoseconds = round(stamp_s * 1e9)
-    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+    return stamp_message(MessageHeader.at(stamp_s))
+
+
+def stamp_message(header: MessageHeader) -> Time:
+    """Turn the stamp of a header into a message, exact to the nanosecond."""
+    return Time(sec=header.stamp_ns // NANOSECONDS, nanosec=header.stamp_ns % NANOSECONDS)
+
+
+def header_message(header: MessageHeader) -> Header:
+    """Turn a header into a message, exact to the nanosecond."""
+    return Header(stamp=stamp_message(header), frame_id=header.frame_id)
+
+
+def message_header(header: Header) -> MessageHeader:
+    """Turn a message's header into a value, exact to the nanosecond."""
+    return MessageHeader(header.stamp.sec * NANOSECONDS + header.stamp.nanosec, header.frame_id)
 
 
 def undecoded_image(message: Image | CompressedImage) -> image_decoding.AnyImage:

@@ -20,7 +20,7 @@ from safe_vla_ros.ros.policy_source import (
 )
 from safe_vla_ros.ros.status import Status
 from safe_vla_ros.ros.warm_up import warm_up
-from safe_vla_ros.runtime import RuntimeState
+from safe_vla_ros.runtime import RuntimeState, StateName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from safe_vla_ros.runtime.parameters import Resolved
     from safe_vla_ros.types import Policy, PolicySpec
 
-UNCONFIGURED = RuntimeState('waiting', 'the node is not configured')
+UNCONFIGURED = RuntimeState(StateName.WAITING, 'the node is not configured')
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 

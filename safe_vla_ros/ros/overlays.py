@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import cv2
 from sensor_msgs.msg import CompressedImage, Image
 
-from safe_vla_ros.ros.message_building import image_message, jpeg_message
+from safe_vla_ros.ros.message_building import header_message, image_message, jpeg_message
 from safe_vla_ros.runtime.overlay import TokenArea, render_record
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
     from safe_vla_ros.ros.policy_topics import PolicyTopics
-    from safe_vla_ros.ros.subscriptions import Subscriptions
     from safe_vla_ros.runtime import InferenceReport
     from safe_vla_ros.runtime.parameters import NodeSettings
     from safe_vla_ros.types import PolicySettings, PruningRecord, UInt8Array
@@ -51,13 +50,11 @@ class Overlays:
         self,
         node: Node,
         topics: PolicyTopics,
-        subscriptions: Subscriptions,
         settings: NodeSettings,
         policy: PolicySettings,
     ) -> None:
         """Advertise the topics; nothing is drawn before ``start``."""
         self._node = node
-        self._subscriptions = subscriptions
         self._settings = settings
         self._area = TokenArea.of(policy)
         self._cameras = {camera: _advertise(topics, camera) for camera in policy.cameras}
@@ -120,7 +117,7 @@ class Overlays:
             if not camera.watched or name not in record.total:
                 continue
             overlay = self._render(observation.images[name], record, name, report)
-            header = self._subscriptions.header_of(name, observation.image_stamps_s[name])
+            header = header_message(observation.image_headers[name])
             if camera.raw.get_subscription_count():
                 camera.raw.publish(image_message(overlay, header))
             if camera.compressed.get_subscription_count():

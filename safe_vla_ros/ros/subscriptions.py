@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,9 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import Header, String
+from std_msgs.msg import String
 
-from safe_vla_ros.ros.message_building import seconds, undecoded_image
+from safe_vla_ros.ros.message_building import message_header, seconds, undecoded_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from safe_vla_ros.runtime import PolicyRuntime
 
 THROTTLE_S = 2.0
-HEADERS_KEPT = 200
 
 
 class Subscriptions:
@@ -53,9 +51,6 @@ class Subscriptions:
         self._topics = topics
         self._runtime = runtime
         self._on_new_image = on_image
-        self._headers: dict[str, deque[Header]] = {
-            camera: deque(maxlen=HEADERS_KEPT) for camera in cameras
-        }
         self._suspects: set[str] = set()
         kind, suffix = (Image, '') if image_transport == 'raw' else (CompressedImage, '/compressed')
         for camera in cameras:
@@ -64,18 +59,6 @@ class Subscriptions:
         self._subscribe(PoseStamped, 'ee_pose', self._on_pose)
         self._subscribe(JointState, 'joint_states', self._on_joints)
         self._subscribe(String, 'instruction', self._on_instruction, reliable=True)
-
-    def header_of(self, camera: str, stamp_s: float) -> Header:
-        """Return the header of a recent image, with its stamp to the nanosecond.
-
-        Args:
-            camera: Name of the camera.
-            stamp_s: Its stamp as the runtime knows it.
-        """
-        for header in reversed(tuple(self._headers[camera])):
-            if seconds(header.stamp) == stamp_s:
-                return header
-        return Header()
 
     def incompatible_qos(self) -> dict[str, int]:
         """Return how many publishers cannot be heard for their QoS now, by topic."""
@@ -106,9 +89,8 @@ class Subscriptions:
         self._topics.subscribe(kind, topic, callback, qos, events)
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        self._headers[camera].append(message.header)
-        stamp_s = seconds(message.header.stamp)
-        self._runtime.put_image(camera, undecoded_image(message), stamp_s=stamp_s)
+        header = message_header(message.header)
+        self._runtime.put_image(camera, undecoded_image(message), header=header)
         self._on_new_image()
 
     def _on_pose(self, message: PoseStamped) -> None:

@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Path
 from std_msgs.msg import Float32
 
-from safe_vla_ros.ros.message_building import path_message, status_message, time_message
+from safe_vla_ros.ros.message_building import path_message, stamp_message, status_message
 from safe_vla_ros.runtime import diagnostics
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
     from safe_vla_ros.ros.policy_topics import PolicyTopics
-    from safe_vla_ros.ros.subscriptions import Subscriptions
     from safe_vla_ros.runtime import InferenceReport, Pose
     from safe_vla_ros.types import PruningRecord
 
@@ -33,7 +32,6 @@ class Telemetry:
         self,
         node: Node,
         topics: PolicyTopics,
-        subscriptions: Subscriptions,
         *,
         name: str,
         hardware_id: str,
@@ -44,13 +42,11 @@ class Telemetry:
         Args:
             node: Logs, and gives the time.
             topics: Makes the publishers.
-            subscriptions: Knows the exact stamps of images.
             name: The node's name in the statuses.
             hardware_id: Of the statuses.
             frame_id: Of the planned path.
         """
         self._node = node
-        self._subscriptions = subscriptions
         self._name, self._hardware_id, self._frame = name, hardware_id, frame_id
         self._ratio = topics.advertise(Float32, '~/pruning_ratio', 10)
         self._resets = topics.advertise(DiagnosticArray, '~/subtask_reset', 10)
@@ -69,7 +65,7 @@ class Telemetry:
             if record is not None:
                 self._record = record
                 self._counts.add(record, report.episode)
-        stamp = self._stamp(report)
+        stamp = stamp_message(report.header)
         self._inferences.publish(self._message(diagnostics.inference_statuses(report), stamp))
         if record is not None:
             self._ratio.publish(Float32(data=record.pruning_ratio))
@@ -99,15 +95,6 @@ class Telemetry:
         with self._lock:
             record, counts = self._record, self._counts.values()
         return {**(diagnostics.record_values(record) if record is not None else {}), **counts}
-
-    def _stamp(self, report: InferenceReport) -> Time:
-        if report.observation is not None:
-            stamps = report.observation.image_stamps_s
-            camera = min(stamps, key=lambda name: stamps[name])
-            header = self._subscriptions.header_of(camera, stamps[camera])
-            if header.stamp.sec:
-                return header.stamp
-        return time_message(report.observation_stamp_s)
 
     def _message(self, statuses: Iterable[diagnostics.TaskStatus], stamp: Time) -> DiagnosticArray:
         message = DiagnosticArray()

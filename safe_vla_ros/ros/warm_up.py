@@ -9,7 +9,7 @@ import numpy as np
 
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.proprio import assemble_proprio, joints_in_use
-from safe_vla_ros.types import Observation
+from safe_vla_ros.types import MessageHeader, Observation
 
 if TYPE_CHECKING:
     from safe_vla_ros.runtime.parameters import Resolved
@@ -45,12 +45,12 @@ def warm_up(policy: Policy, resolved: Resolved) -> list[float]:
     memory = policy.new_episode()
     durations_s = []
     for step in range(PASSES):
-        stamps_s = dict.fromkeys(settings.cameras, 1.0 + 0.1 * step)
+        header = MessageHeader.at(1.0 + 0.1 * step)
         observation = Observation(
             images=dict.fromkeys(settings.cameras, grey),
             instruction=resolved.node.instruction or INSTRUCTION,
             proprio=proprio,
-            image_stamps_s=stamps_s,
+            image_headers=dict.fromkeys(settings.cameras, header),
         )
         start_s = time.perf_counter()
         policy.infer(observation, memory, resolved.pruning)

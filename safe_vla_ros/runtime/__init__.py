@@ -1,11 +1,12 @@
 """What a robot needs around a policy, without ROS and without torch."""
 
 from safe_vla_ros.runtime.clocks import ManualClock, SteadyClock
-from safe_vla_ros.runtime.controller import Command, RuntimeState
+from safe_vla_ros.runtime.controller import Command
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport
 from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 from safe_vla_ros.runtime.settings import ControlSettings, MotionLimits, Workspace
+from safe_vla_ros.runtime.states import RuntimeState, StateName
 from safe_vla_ros.runtime.statistics import RuntimeStatistics
 from safe_vla_ros.runtime.worker import InferenceWorker
 
@@ -22,6 +23,7 @@ __all__ = [
     'Pose',
     'RuntimeState',
     'RuntimeStatistics',
+    'StateName',
     'SteadyClock',
     'Workspace',
 ]

@@ -9,11 +9,13 @@ import numpy as np
 
 from safe_vla_ros.runtime.geometry import Pose, rotation_matrix
 from safe_vla_ros.runtime.gripper import GripperOutput
-from safe_vla_ros.runtime.halting import HaltReason, HaltSequence, Phase
+from safe_vla_ros.runtime.halt_reasons import HaltKind, HaltReason, starved
+from safe_vla_ros.runtime.halting import HaltSequence, Phase
 from safe_vla_ros.runtime.limits import LimitedTwist, TwistLimiter
 from safe_vla_ros.runtime.playback import ChunkPlayer
 from safe_vla_ros.runtime.pose_target import PoseTarget
 from safe_vla_ros.runtime.settings import ControlSettings
+from safe_vla_ros.runtime.states import RuntimeState, StateName
 from safe_vla_ros.runtime.ticks import Tick
 from safe_vla_ros.types import Float64Array
 
@@ -34,19 +36,6 @@ class Command:
     gripper: float | None = None
 
 
-@dataclass(frozen=True)
-class RuntimeState:
-    """What the runtime is doing and why.
-
-    Attributes:
-        name: waiting, running, starved, stale, halting, paused or failed.
-        reason: A sentence; empty while running.
-    """
-
-    name: str
-    reason: str
-
-
 class Controller:
     """Plays, limits and halts; a halt drops the plan and whatever is being inferred for it.
 
@@ -65,15 +54,15 @@ class Controller:
         self.player = ChunkPlayer()
         self.generation = 0
         self.fresh_after_s = 0.0
-        self.state = RuntimeState('waiting', 'not active')
+        self.state = RuntimeState(StateName.WAITING, 'not active')
         self.counts: Counter[str] = Counter()
-        self.halts: Counter[str] = Counter()
+        self.halts: Counter[HaltKind] = Counter()
         self._limiter = TwistLimiter()
         self._sequence = HaltSequence()
         self._target = PoseTarget()
         self._gripper = GripperOutput()
         self._halt: HaltReason | None = None
-        self._blocked_by: str | None = None
+        self._blocked_by: HaltKind | None = None
 
     @property
     def silent(self) -> bool:
@@ -144,34 +133,33 @@ class Controller:
         return self._stop(tick, pose, settings)
 
     def _block(self, reason: HaltReason, now_s: float) -> None:
-        if self.player.has_plan or self._blocked_by != reason.kind:
+        if self.player.has_plan or self._blocked_by is not reason.kind:
             self.halt(reason, now_s)
         self._halt, self._blocked_by = reason, reason.kind
-        stopping = reason.state == 'waiting' and not self.silent
-        self.state = RuntimeState('halting' if stopping else reason.state, reason.text)
+        state = reason.kind.state
+        if state is StateName.WAITING and not self.silent:
+            state = StateName.HALTING
+        self.state = RuntimeState(state, reason.text)
 
     def _check_starvation(self, now_s: float, settings: ControlSettings) -> None:
         if not self.player.ended:
-            self.state = RuntimeState('running', '')
+            self.state = RuntimeState(StateName.RUNNING, '')
             return
         self.counts['starved'] += 1
         grace_s = settings.starvation_grace_s
         if self.player.held_s <= grace_s - 1e-9:
             text = f'the chunk has ended; its last twist is held for at most {grace_s:g} s'
-            self.state = RuntimeState('starved', text)
+            self.state = RuntimeState(StateName.STARVED, text)
             return
-        text = f'no new chunk came within {grace_s:g} s after the end of the last one'
-        self.halt(HaltReason('starved', 'starved', text), now_s)
+        self.halt(starved(grace_s), now_s)
 
     def _idle_state(self) -> RuntimeState:
         halt = self._halt
-        if halt is not None and halt.state == 'starved':
-            return RuntimeState('starved', halt.text)
-        if halt is not None and not self.silent:
-            return RuntimeState('halting', halt.text)
-        if halt is not None and halt.kind == 'non_finite':
-            return RuntimeState('waiting', halt.text)
-        return RuntimeState('waiting', 'waiting for the first chunk')
+        if halt is None or (self.silent and not halt.kind.told_at_rest):
+            return RuntimeState(StateName.WAITING, 'waiting for the first chunk')
+        if halt.kind.state is StateName.STARVED:
+            return RuntimeState(StateName.STARVED, halt.text)
+        return RuntimeState(StateName.WAITING if self.silent else StateName.HALTING, halt.text)
 
     def _play(self, tick: Tick, pose: Pose | None, settings: ControlSettings) -> Command:
         self._halt = None

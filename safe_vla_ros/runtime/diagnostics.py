@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from safe_vla_ros.runtime.health import ERROR, OK, WARN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from safe_vla_ros.runtime.inference import InferenceReport
     from safe_vla_ros.runtime.statistics import RuntimeStatistics
@@ -59,13 +59,13 @@ class PruningCounts:
             'passes': count(passes),
             'key_steps': count(self._passes['key']),
             'key_step_share': ratio(self._passes['key'] / passes if passes else None),
-            'key_step_reasons': _tally(self._reasons),
+            'key_step_reasons': _tally(self._reasons.items()),
             'kept_share_all_passes': ratio(
                 self._passes['tokens_kept'] / tokens if tokens else None
             ),
             'episode_passes': count(self._episode_passes),
             'episode_key_steps': count(self._episode_reasons.total()),
-            'episode_key_step_reasons': _tally(self._episode_reasons),
+            'episode_key_step_reasons': _tally(self._episode_reasons.items()),
         }
 
 
@@ -125,8 +125,8 @@ def report_values(report: InferenceReport) -> dict[str, str]:
     }
     if report.observation is not None:
         values['instruction'] = report.observation.instruction
-        for camera, stamp_s in report.observation.image_stamps_s.items():
-            values[f'image_stamp_s/{camera}'] = stamp(stamp_s)
+        for camera, header in report.observation.image_headers.items():
+            values[f'image_stamp_s/{camera}'] = stamp(header.stamp_s)
     return values
 
 
@@ -176,7 +176,7 @@ def input_values(
     for camera, received in statistics.images_received.items():
         values[f'images_received/{camera}'] = count(received)
         values[f'images_dropped/{camera}'] = count(statistics.images_dropped[camera])
-    values['incompatible_qos'] = _tally(incompatible_qos)
+    values['incompatible_qos'] = _tally(incompatible_qos.items())
     values['instruction'] = statistics.instruction or NONE
     return values
 
@@ -224,7 +224,7 @@ def control_values(statistics: RuntimeStatistics, timing: TickTiming) -> dict[st
         'clipped_ticks/acceleration': count(statistics.acceleration_clipped_ticks),
         'clipped_ticks/workspace': count(statistics.workspace_clipped_ticks),
         'clipped_ticks/lead': count(statistics.lead_clipped_ticks),
-        'halts': _tally(statistics.halts),
+        'halts': _tally(statistics.halts.items()),
         'chunk_remaining_s': seconds(statistics.chunk_remaining_s),
         'episode': count(statistics.episode),
         'step': count(statistics.step),
@@ -264,5 +264,5 @@ def stamp(value_s: float) -> str:
     return f'{value_s:.6f}'
 
 
-def _tally(counts: Mapping[str, int]) -> str:
-    return ', '.join(f'{name} {number}' for name, number in sorted(counts.items())) or NONE
+def _tally(counts: Iterable[tuple[str, int]]) -> str:
+    return ', '.join(f'{name} {number}' for name, number in sorted(counts)) or NONE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from safe_vla_ros.runtime.settings import MotionLimits
@@ -12,21 +12,6 @@ LONGEST_CLOSING_S = 1.9
 
 _CLOSING_RAMP_S = 1.2
 _TOLERANCE_S = 1e-9
-
-
-@dataclass(frozen=True)
-class HaltReason:
-    """Why nothing may move.
-
-    Attributes:
-        kind: Short name that halts are counted by, for example ``stale``.
-        state: Name of the runtime's state while it lasts.
-        text: The sentence that users see.
-    """
-
-    kind: str
-    state: str
-    text: str
 
 
 class Phase(Enum):

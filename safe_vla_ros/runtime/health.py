@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from safe_vla_ros.runtime.states import RuntimeState, StateName
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from safe_vla_ros.runtime.controller import RuntimeState
     from safe_vla_ros.runtime.statistics import RuntimeStatistics
     from safe_vla_ros.runtime.tick_monitor import TickTiming
 
@@ -16,13 +17,13 @@ OK, WARN, ERROR = 0, 1, 2
 """Levels of ``diagnostic_msgs/DiagnosticStatus``."""
 
 STATE_LEVELS = {
-    'running': OK,
-    'waiting': WARN,
-    'starved': WARN,
-    'halting': WARN,
-    'paused': WARN,
-    'stale': ERROR,
-    'failed': ERROR,
+    StateName.RUNNING: OK,
+    StateName.WAITING: WARN,
+    StateName.STARVED: WARN,
+    StateName.HALTING: WARN,
+    StateName.PAUSED: WARN,
+    StateName.STALE: ERROR,
+    StateName.FAILED: ERROR,
 }
 """Level of each state of the runtime."""
 
@@ -71,20 +72,20 @@ def input_health(state: RuntimeState, incompatible_qos: Mapping[str, int]) -> He
         state: The runtime's state.
         incompatible_qos: Publishers with incompatible QoS by topic.
     """
-    if state.name == 'stale':
+    if state.name is StateName.STALE:
         return state_health(state)
     if incompatible_qos:
         topics = ', '.join(sorted(incompatible_qos))
         return Health(WARN, f'a publisher with incompatible QoS cannot be heard on {topics}')
-    if state.name == 'waiting':
+    if state.name is StateName.WAITING:
         return state_health(state)
-    return Health(OK, 'fresh' if state.name == 'running' else state.name)
+    return Health(OK, 'fresh' if state.name is StateName.RUNNING else state.name)
 
 
 def inference_health(state: RuntimeState, now: Moment, before: Moment) -> Health:
     """Judge the inferences of a period."""
     statistics, earlier = now.statistics, before.statistics
-    if state.name == 'failed':
+    if state.name is StateName.FAILED:
         return state_health(state)
     if statistics.refused > earlier.refused:
         return Health(ERROR, 'a chunk was refused: it was not finite')
@@ -107,7 +108,7 @@ def control_health(state: RuntimeState, now: Moment, before: Moment) -> Health:
     if missed > 0:
         warnings.append(f'{missed} ticks missed')
     starved = now.statistics.starved_ticks - before.statistics.starved_ticks
-    if starved > 0 and state.name != 'starved':
+    if starved > 0 and state.name is not StateName.STARVED:
         warnings.append(f'starved for {starved} ticks')
     warnings.extend(_clipping(now.statistics, before.statistics))
     return Health(WARN, '; '.join(warnings)) if warnings else health
@@ -119,7 +120,7 @@ def pruning_health(state: RuntimeState, method: str) -> Health:
 
 
 def _idle_or(text: str, state: RuntimeState) -> tuple[int, str]:
-    return (WARN, state_health(state).message) if state.name == 'waiting' else (OK, text)
+    return (WARN, state_health(state).message) if state.name is StateName.WAITING else (OK, text)
 
 
 def _clipping(now: RuntimeStatistics, before: RuntimeStatistics) -> list[str]:

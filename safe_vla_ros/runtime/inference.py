@@ -15,6 +15,7 @@ from safe_vla_ros.runtime.proprio import assemble_proprio
 from safe_vla_ros.types import (
     ActionChunk,
     EpisodeMemory,
+    MessageHeader,
     Observation,
     Policy,
     PruningRecord,
@@ -32,22 +33,17 @@ class Snapshot:
 
     Attributes:
         images: Undecoded images by camera in the model's order.
-        image_stamps_s: Their header stamps, seconds.
+        image_headers: Their headers.
         pose: Pose of the end effector, or None.
         joints: Joint positions by name.
         instruction: The task in words.
     """
 
     images: Mapping[str, AnyImage]
-    image_stamps_s: Mapping[str, float]
+    image_headers: Mapping[str, MessageHeader]
     pose: Pose | None
     joints: Mapping[str, float]
     instruction: str
-
-    @property
-    def stamp_s(self) -> float:
-        """The oldest image's stamp, seconds."""
-        return min(self.image_stamps_s.values())
 
     def observe(
         self,
@@ -69,7 +65,7 @@ class Snapshot:
                 joints=self.joints,
                 gripper_joint_names=gripper_joint_names,
             )
-        return Observation(images, self.instruction, proprio, self.image_stamps_s)
+        return Observation(images, self.instruction, proprio, self.image_headers)
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class InferenceJob:
         error: Why not; empty otherwise.
         memory: The episode's memory.
         pruning: Settings for this inference.
-        stamp_s: The observation's stamp, seconds.
+        header: Of the oldest image; its stamp is the observation's.
         started_s: The clock's time when it began.
         epoch, generation: What must still hold for the chunk to be played.
         episode: Number of the episode, from 1.
@@ -93,13 +89,18 @@ class InferenceJob:
     error: str
     memory: EpisodeMemory
     pruning: PruningSettings
-    stamp_s: float
+    header: MessageHeader
     started_s: float
     epoch: int
     generation: int
     episode: int
     step: int
     warm_up: bool
+
+    @property
+    def stamp_s(self) -> float:
+        """The observation's stamp, seconds."""
+        return self.header.stamp_s
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class InferenceReport:
         observation: What the policy saw, or None.
         chunk: The plan, or None.
         record: What pruning did, or None.
-        observation_stamp_s: Stamp of the observation, seconds.
+        header: Of the oldest image, also of one that could not be decoded.
         episode: Number of the episode, from 1.
         step: Number of the inference in its episode, from 0.
         epoch: Epoch that it belongs to.
@@ -155,7 +156,7 @@ class InferenceReport:
     observation: Observation | None
     chunk: ActionChunk | None
     record: PruningRecord | None
-    observation_stamp_s: float
+    header: MessageHeader
     episode: int
     step: int
     epoch: int
@@ -166,6 +167,11 @@ class InferenceReport:
     seam_jump_m_s: float | None = None
     seam_jump_rad_s: float | None = None
     failures: int = 0
+
+    @property
+    def observation_stamp_s(self) -> float:
+        """Stamp of the observation, seconds."""
+        return self.header.stamp_s
 
 
 def infer(policy: Policy, job: InferenceJob) -> InferenceOutcome:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from safe_vla_ros.runtime.controller import Controller
 from safe_vla_ros.runtime.episodes import Episodes
-from safe_vla_ros.runtime.halting import HaltReason
+from safe_vla_ros.runtime.halt_reasons import HaltReason, failures, non_finite
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, Snapshot
 from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.playback import Seam
 from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.runtime.statistics import InferenceCounts
-from safe_vla_ros.types import Policy, PruningSettings
+from safe_vla_ros.types import Policy, PruningSettings, oldest_header
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class InferenceScheduler:
     Attributes:
         episodes: Epochs and the policy's memory.
         counts: What was measured.
-        failed: Why inference has failed for good; empty otherwise.
+        failed: Why inference has failed for good; None otherwise.
         failures: Failures in a row.
         waits_for: Why no inference could begin when last asked; empty when one could.
         too_late: Why the newest chunk was too old to be played; empty when it was not.
@@ -38,7 +38,7 @@ class InferenceScheduler:
     def __init__(self, policy: Policy) -> None:
         self.episodes = Episodes(policy)
         self.counts = InferenceCounts()
-        self.failed = ''
+        self.failed: HaltReason | None = None
         self.failures = 0
         self.waits_for = ''
         self.too_late = ''
@@ -52,7 +52,8 @@ class InferenceScheduler:
 
     def recover(self) -> None:
         """Leave ``failed``."""
-        self.failed = self.too_late = ''
+        self.failed = None
+        self.too_late = ''
         self.failures = 0
 
     def draft(
@@ -82,13 +83,14 @@ class InferenceScheduler:
         if self.waits_for:
             return None
         snapshot = inputs.take(instruction)
-        memory = self.episodes.memory_for(snapshot.stamp_s, pruning, after_gap=inputs.had_gap())
+        header = oldest_header(snapshot.image_headers)
+        memory = self.episodes.memory_for(header.stamp_s, pruning, after_gap=inputs.had_gap())
         job = InferenceJob(
             observation=None,
             error='',
             memory=memory,
             pruning=pruning,
-            stamp_s=snapshot.stamp_s,
+            header=header,
             started_s=now_s,
             epoch=self.episodes.epoch,
             generation=controller.generation,
@@ -145,7 +147,7 @@ class InferenceScheduler:
             observation=job.observation,
             chunk=outcome.chunk,
             record=outcome.chunk.record if outcome.chunk else None,
-            observation_stamp_s=job.stamp_s,
+            header=job.header,
             episode=job.episode,
             step=job.step,
             epoch=job.epoch,
@@ -195,11 +197,10 @@ class InferenceScheduler:
             return
         self.failures += 1
         if self.failures >= control.max_consecutive_failures:
-            self.failed = f'{self.failures} inferences failed in a row; the last: {outcome.error}'
-            controller.halt(HaltReason('failures', 'failed', self.failed), now_s)
+            self.failed = failures(self.failures, outcome.error)
+            controller.halt(self.failed, now_s)
         elif outcome.non_finite and outcome.job.generation == controller.generation:
-            text = f'a chunk was refused: {outcome.error}'
-            controller.halt(HaltReason('non_finite', 'halting', text), now_s)
+            controller.halt(non_finite(outcome.error), now_s)
 
 
 def _same(one: InferenceJob, other: InferenceJob) -> bool:

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safe_vla_ros.runtime.geometry import Pose
-from safe_vla_ros.runtime.halting import HaltReason
+from safe_vla_ros.runtime.halt_reasons import HaltReason, invalid, missing, stale
 from safe_vla_ros.runtime.image_decoding import AnyImage
 from safe_vla_ros.runtime.inference import Snapshot
+from safe_vla_ros.types import NANOSECONDS, MessageHeader
 
 FUTURE_TOLERANCE_S = 0.1
 """How far ahead of the clock a stamp may be."""
+
+NO_HEADER = MessageHeader(0)
 
 
 @dataclass
@@ -23,12 +26,17 @@ class CameraInput:
     """The newest image of a camera and what was counted about the stream."""
 
     image: AnyImage | None = None
-    stamp_s: float = 0.0
+    header: MessageHeader = NO_HEADER
     received_s: float = 0.0
     used: bool = False
     received: int = 0
     dropped: int = 0
     gap: bool = False
+
+    @property
+    def stamp_s(self) -> float:
+        """Stamp of the image, seconds."""
+        return self.header.stamp_s
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,20 @@ class InputStore:
         self._joints_problem = ''
 
     def put_image(
-        self, camera: str, image: AnyImage, *, stamp_s: float, now_s: float, timeout_s: float
+        self,
+        camera: str,
+        image: AnyImage,
+        *,
+        header: MessageHeader,
+        now_s: float,
+        timeout_s: float,
     ) -> None:
         """Store an image of one of the cameras; undecoded."""
         slot = self.cameras[camera]
         if slot.image is not None:
             slot.dropped += not slot.used
-            slot.gap = slot.gap or stamp_s - slot.stamp_s > timeout_s
-        slot.image, slot.stamp_s, slot.received_s = image, stamp_s, now_s
+            slot.gap = slot.gap or header.stamp_s - slot.stamp_s > timeout_s
+        slot.image, slot.header, slot.received_s = image, header, now_s
         slot.used = False
         slot.received += 1
 
@@ -118,12 +132,12 @@ class InputStore:
         """Return which input in use has never come, or None."""
         for name, slot in self.cameras.items():
             if slot.image is None:
-                return HaltReason('missing', 'waiting', f"no image of camera '{name}' yet")
+                return missing(f"image of camera '{name}'")
         if self.pose_in_use and self._pose_times is None:
-            return HaltReason('missing', 'waiting', 'no ee_pose yet')
+            return missing('ee_pose')
         for name in self.joint_names:
             if name not in self.joints:
-                return HaltReason('missing', 'waiting', f"no joint_states with joint '{name}' yet")
+                return missing(f"joint_states with joint '{name}'")
         return None
 
     def unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
@@ -137,7 +151,7 @@ class InputStore:
             if slot.image is not None:
                 text = _age_problem(slot.stamp_s, slot.received_s, now_s, timeout_s)
                 if text:
-                    return HaltReason('stale', 'stale', f"camera '{name}' {text}")
+                    return stale(f"camera '{name}'", text)
         return self._pose_unusable(now_s, timeout_s) or self._joints_unusable(now_s, timeout_s)
 
     def _pose_unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
@@ -145,23 +159,24 @@ class InputStore:
         if not self.pose_in_use or times is None:
             return None
         if self._pose_problem:
-            return HaltReason('invalid', 'stale', self._pose_problem)
+            return invalid(self._pose_problem)
         text = _age_problem(times.stamp_s, times.received_s, now_s, timeout_s)
-        return HaltReason('stale', 'stale', f'ee_pose {text}') if text else None
+        return stale('ee_pose', text) if text else None
 
     def _joints_unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
         if self.joint_names and self._joints_problem:
-            return HaltReason('invalid', 'stale', self._joints_problem)
+            return invalid(self._joints_problem)
         for name in self.joint_names:
             if name not in self.joints:
                 continue
             if not math.isfinite(self.joints[name]):
-                text = f"joint_states holds a position of joint '{name}' that is not finite"
-                return HaltReason('invalid', 'stale', text)
+                return invalid(
+                    f"joint_states holds a position of joint '{name}' that is not finite"
+                )
             times = self._joint_times[name]
             text = _age_problem(times.stamp_s, times.received_s, now_s, timeout_s)
             if text:
-                return HaltReason('stale', 'stale', f"joint_states with joint '{name}' {text}")
+                return stale(f"joint_states with joint '{name}'", text)
         return None
 
     def not_fresh(self, fresh_after_s: float, max_skew_s: float) -> str:
@@ -181,14 +196,14 @@ class InputStore:
             return 'no new ee_pose since the halt'
         if any(self._joint_times[name].stamp_s < fresh_after_s for name in self.joint_names):
             return 'no new joint_states since the halt'
-        if self.skew_s() > max_skew_s + 1e-9:
+        if self.skew_s() > max_skew_s:
             return f'the images are further apart than max_camera_skew_s ({max_skew_s:g} s)'
         return ''
 
     def skew_s(self) -> float:
         """Return the difference between the newest and the oldest image's stamp, seconds."""
-        stamps = [slot.stamp_s for slot in self.cameras.values() if slot.image is not None]
-        return max(stamps) - min(stamps) if stamps else 0.0
+        stamps = [slot.header.stamp_ns for slot in self.cameras.values() if slot.image is not None]
+        return (max(stamps) - min(stamps)) / NANOSECONDS if stamps else 0.0
 
     def had_gap(self) -> bool:
         """Tell whether some camera was silent for longer than the timeout since the last call."""
@@ -200,10 +215,10 @@ class InputStore:
     def take(self, instruction: str) -> Snapshot:
         """Return the newest messages for an inference, and note that they have been used."""
         images = {name: slot.image for name, slot in self.cameras.items() if slot.image is not None}
-        stamps = {name: self.cameras[name].stamp_s for name in images}
+        headers = {name: self.cameras[name].header for name in images}
         for name in images:
             self.cameras[name].used = True
-        return Snapshot(images, stamps, self.pose, dict(self.joints), instruction)
+        return Snapshot(images, headers, self.pose, dict(self.joints), instruction)
 
     def ages_s(self, now_s: float) -> dict[str, float]:
         """Return the age by header stamp of every input in use that has come, seconds."""

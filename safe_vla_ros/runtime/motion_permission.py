@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from safe_vla_ros.runtime.halting import HaltReason
+from safe_vla_ros.runtime.halt_reasons import (
+    DEACTIVATING,
+    NO_INSTRUCTION,
+    PAUSED,
+    HaltReason,
+    workspace,
+)
 from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.limits import distance_outside
 from safe_vla_ros.runtime.settings import ControlSettings
-
-PAUSED = HaltReason('paused', 'paused', 'paused')
-DEACTIVATING = HaltReason('deactivate', 'halting', 'deactivating')
-NO_INSTRUCTION = HaltReason('no_instruction', 'waiting', 'no instruction')
-NEW_INSTRUCTION = HaltReason('instruction', 'halting', 'a new instruction began an episode')
-RESET = HaltReason('reset', 'halting', 'the episode was reset')
-TIME_JUMP = HaltReason('time_jump', 'halting', 'the clock jumped back')
 
 
 class MotionPermission:
@@ -23,7 +22,7 @@ class MotionPermission:
         closing: Whether the halt before deactivation or exit has begun.
         paused: Whether somebody paused.
         instruction: The task in words; empty when there is none.
-        breach: How the workspace was left, latched; empty otherwise.
+        breach: How the workspace was left, latched; None otherwise.
     """
 
     def __init__(self, instruction: str) -> None:
@@ -31,25 +30,28 @@ class MotionPermission:
         self.closing = False
         self.paused = False
         self.instruction = instruction
-        self.breach = ''
+        self.breach: HaltReason | None = None
 
     def reason(
-        self, inputs: InputStore, control: ControlSettings, *, failed: str, now_s: float
+        self,
+        inputs: InputStore,
+        control: ControlSettings,
+        *,
+        failed: HaltReason | None,
+        now_s: float,
     ) -> HaltReason | None:
         """Return why nothing may move or be inferred, or None.
 
         Args:
             inputs: The newest messages.
             control: Timeouts and the workspace.
-            failed: Why inference has failed for good; empty otherwise.
+            failed: Why inference has failed for good; None otherwise.
             now_s: The clock's time.
         """
         if self.closing:
             return DEACTIVATING
-        if failed:
-            return HaltReason('failures', 'failed', failed)
-        if self.breach:
-            return HaltReason('workspace', 'failed', self.breach)
+        if failed or self.breach:
+            return failed or self.breach
         if self.paused:
             return PAUSED
         if not self.instruction:
@@ -58,14 +60,11 @@ class MotionPermission:
         return reason or self._check_workspace(inputs, control)
 
     def _check_workspace(self, inputs: InputStore, control: ControlSettings) -> HaltReason | None:
-        workspace, pose = control.workspace, inputs.pose
-        if workspace is None or pose is None:
+        box, pose = control.workspace, inputs.pose
+        if box is None or pose is None:
             return None
-        outside_m = distance_outside(pose.position_m, workspace)
-        if outside_m <= workspace.margin_m:
+        outside_m = distance_outside(pose.position_m, box)
+        if outside_m <= box.margin_m:
             return None
-        self.breach = (
-            f'the end effector is {outside_m:.3f} m outside the workspace; '
-            f'workspace_margin_m is {workspace.margin_m:g}'
-        )
-        return HaltReason('workspace', 'failed', self.breach)
+        self.breach = workspace(outside_m, box.margin_m)
+        return self.breach

@@ -10,28 +10,29 @@ from numpy.typing import ArrayLike
 
 from safe_vla_ros.errors import ObservationError
 from safe_vla_ros.runtime.collect_statistics import take_statistics
-from safe_vla_ros.runtime.controller import Command, Controller, RuntimeState
+from safe_vla_ros.runtime.controller import Command, Controller
 from safe_vla_ros.runtime.geometry import Pose
-from safe_vla_ros.runtime.halting import HaltReason
-from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback
-from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, infer
-from safe_vla_ros.runtime.inference_scheduler import InferenceScheduler
-from safe_vla_ros.runtime.input_store import InputStore
-from safe_vla_ros.runtime.motion_permission import (
+from safe_vla_ros.runtime.halt_reasons import (
     DEACTIVATING,
     NEW_INSTRUCTION,
     NO_INSTRUCTION,
     PAUSED,
     RESET,
     TIME_JUMP,
-    MotionPermission,
+    HaltReason,
 )
+from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback
+from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, infer
+from safe_vla_ros.runtime.inference_scheduler import InferenceScheduler
+from safe_vla_ros.runtime.input_store import InputStore
+from safe_vla_ros.runtime.motion_permission import MotionPermission
 from safe_vla_ros.runtime.planned_path import planned_path
 from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, uses_pose
 from safe_vla_ros.runtime.settings import ControlSettings
+from safe_vla_ros.runtime.states import RuntimeState, StateName
 from safe_vla_ros.runtime.statistics import RuntimeStatistics
 from safe_vla_ros.runtime.ticks import Tick, TickTimer
-from safe_vla_ros.types import Clock, Policy, PruningSettings
+from safe_vla_ros.types import Clock, MessageHeader, Policy, PruningSettings
 
 
 class PolicyRuntime:
@@ -96,7 +97,7 @@ class PolicyRuntime:
 
     # Inputs: only stored.
 
-    def put_image(self, camera: str, image: AnyImage, *, stamp_s: float) -> None:
+    def put_image(self, camera: str, image: AnyImage, *, header: MessageHeader) -> None:
         """Store the newest image of a camera, undecoded.
 
         Raises:
@@ -108,7 +109,7 @@ class PolicyRuntime:
                 raise ObservationError(f"got an image of camera '{camera}'; allowed are {known}")
             timeout_s = self._control.observation_timeout_s
             now_s = self._clock.now_s()
-            self._inputs.put_image(camera, image, stamp_s=stamp_s, now_s=now_s, timeout_s=timeout_s)
+            self._inputs.put_image(camera, image, header=header, now_s=now_s, timeout_s=timeout_s)
 
     def put_pose(
         self, position: ArrayLike, quaternion_xyzw: ArrayLike, *, stamp_s: float, frame_id: str
@@ -145,7 +146,7 @@ class PolicyRuntime:
         """Begin to work; nothing is commanded before the first chunk."""
         with self._lock:
             lock = self._permission
-            lock.active, lock.closing, lock.breach = True, False, ''
+            lock.active, lock.closing, lock.breach = True, False, None
             self._timer.restart()
             self._steady_timer.restart()
             self._scheduler.activate()
@@ -184,7 +185,7 @@ class PolicyRuntime:
         """Drop the chunk, clear the policy's memory and leave ``failed``."""
         with self._lock:
             self._scheduler.recover()
-            self._permission.breach = ''
+            self._permission.breach = None
             self._begin_epoch('service', RESET)
 
     def apply(
@@ -217,7 +218,7 @@ class PolicyRuntime:
         with self._lock:
             state = self._controller.state
             more = self._scheduler.waits_for or self._scheduler.too_late
-            if state.name in {'waiting', 'starved'} and more:
+            if state.name in {StateName.WAITING, StateName.STARVED} and more:
                 return RuntimeState(state.name, f'{state.reason}: {more}')
             return state
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from safe_vla_ros.runtime.halt_reasons import HaltKind
+
 WINDOW = 100
 
 
@@ -75,7 +77,7 @@ class RuntimeStatistics:
     acceleration_clipped_ticks: int
     workspace_clipped_ticks: int
     lead_clipped_ticks: int
-    halts: Mapping[str, int]
+    halts: Mapping[HaltKind, int]
     chunk_remaining_s: float
     chunk_duration_s: float | None
     epoch: int

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedArm
 from safe_vla_ros.sim.closed_loop import control_settings, load_bundled
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
@@ -102,7 +103,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
         decoder_macs=sum(record.decoder_macs for record in records),
         decoder_macs_full=sum(record.decoder_macs_full for record in records),
         similarities=[r.similarity for r in records if r.similarity is not None],
-        starved_s=result.halts.get('starved', 0.0),
+        starved_s=result.halts.get(StateName.STARVED, 0.0),
     )
 
 

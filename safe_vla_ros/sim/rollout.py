@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from safe_vla_ros.runtime.clocks import ManualClock
 from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
+from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import STEP_S, ArmState, SimulatedArm, Snapshot
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.types import MessageHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,18 +74,7 @@ class EpisodeResult:
     success: bool = False
     duration_s: float = 0.0
     reports: list[InferenceReport] = field(default_factory=list)
-    halts: dict[str, float] = field(default_factory=dict)
-
-
-class SimulatedClock:
-    """A clock that its owner sets."""
-
-    def __init__(self, start_s: float = _START_S) -> None:
-        self.time_s = start_s
-
-    def now_s(self) -> float:
-        """Return simulated time, seconds."""
-        return self.time_s
+    halts: dict[StateName, float] = field(default_factory=dict)
 
 
 def run_episode(
@@ -93,7 +85,6 @@ def run_episode(
     pruning: PruningSettings,
     latency: Latency,
     seed: int,
-    clock: SimulatedClock | None = None,
     on_frame: FrameListener | None = None,
     camera_rate_hz: float = 20.0,
     blind: bool = False,
@@ -107,7 +98,6 @@ def run_episode(
         pruning: How to prune.
         latency: Modelled times between robot and policy.
         seed: Seed of the latency's spread.
-        clock: Give it to look at the time from elsewhere.
         on_frame: Called for every frame once its images have arrived.
         camera_rate_hz: Frames per simulated second.
         blind: Give the policy black images; for a policy that does not look at them.
@@ -115,7 +105,7 @@ def run_episode(
     Returns:
         Success, time and every inference's report.
     """
-    clock = clock or SimulatedClock()
+    clock = ManualClock(_START_S)
     runtime = PolicyRuntime(
         policy=policy,
         cameras=tuple(CAMERA_SIZES_PX),
@@ -139,7 +129,7 @@ def run_episode(
 class _Episode:
     arm: SimulatedArm
     runtime: PolicyRuntime
-    clock: SimulatedClock
+    clock: ManualClock
     latency: Latency
     random: np.random.Generator
     tick_s: float = 0.02
@@ -151,14 +141,14 @@ class _Episode:
     result: EpisodeResult = field(default_factory=EpisodeResult)
 
     def run(self) -> EpisodeResult:
-        start_s = self.clock.time_s
+        start_s = self.clock.now_s()
         next_tick_s = start_s
         for step in range(round(EPISODE_S / STEP_S)):
             now_s = start_s + step * STEP_S
             while next_tick_s < now_s:
                 self._tick(next_tick_s)
                 next_tick_s += self.tick_s
-            self.clock.time_s = now_s
+            self.clock.set(now_s)
             if step % self.steps_per_frame == 0:
                 self.frames.append(Frame(now_s, self.arm.snapshot(), self.arm.save()))
             self._sense(now_s)
@@ -171,10 +161,10 @@ class _Episode:
         return self.result
 
     def _tick(self, now_s: float) -> None:
-        self.clock.time_s = now_s
+        self.clock.set(now_s)
         command = self.runtime.tick()
         state = self.runtime.state.name
-        if state != 'running':
+        if state is not StateName.RUNNING:
             halts = self.result.halts
             halts[state] = halts.get(state, 0.0) + self.tick_s
         if command is None:
@@ -191,9 +181,10 @@ class _Episode:
         runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, stamp_s=now_s)
         while self.frames and self.frames[0].stamp_s + self.latency.camera_s <= now_s + 1e-9:
             frame = self.frames.pop(0)
+            header = MessageHeader.at(frame.stamp_s)
             for camera in CAMERA_SIZES_PX:
                 image = self._deferred(frame.view, camera)
-                runtime.put_image(camera, image, stamp_s=frame.stamp_s)
+                runtime.put_image(camera, image, header=header)
             if self.on_frame is not None:
                 self.on_frame(arm, frame, np.concatenate([position, gripper]))
 

@@ -12,7 +12,7 @@ from safe_vla_ros.errors import CheckpointError, NonFiniteError, ObservationErro
 from safe_vla_ros.policies import read_spec
 from safe_vla_ros.policies.mini import encode_instruction, make_tokenizer, prepare_image
 from safe_vla_ros.sim.closed_loop import load_bundled, pruning_settings
-from safe_vla_ros.types import Observation, PruningSettings
+from safe_vla_ros.types import MessageHeader, Observation, PruningSettings
 
 
 @pytest.fixture(scope='module')
@@ -33,7 +33,7 @@ def make_observation(seed=0, *, text='reach the red ball', stamp_s=1.0, proprio=
         'gripper': random.integers(0, 256, (112, 112, 3), dtype=np.uint8),
     }
     values = np.array([0.0, 0.6, 0.2, 0.0, 0.0]) if proprio is None else proprio
-    return Observation(images, text, values, dict.fromkeys(images, stamp_s))
+    return Observation(images, text, values, dict.fromkeys(images, MessageHeader.at(stamp_s)))
 
 
 def test_a_step_gives_a_finite_chunk_with_its_record(policy):

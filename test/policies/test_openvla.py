@@ -14,7 +14,7 @@ from safe_vla_ros.policies.openvla import load_model
 from safe_vla_ros.policies.prompt import complete_prompt
 from safe_vla_ros.policies.registry import load_policy, read_spec
 from safe_vla_ros.pruning import make_episode
-from safe_vla_ros.types import Observation, PruningSettings
+from safe_vla_ros.types import MessageHeader, Observation, PruningSettings
 
 BASE = RandomCheckpoint(head=False, proprio_dim=None, shards=2, dataset='bridge_orig')
 PROMPT = complete_prompt([1, 311, 320])
@@ -130,7 +130,7 @@ def test_attention_is_causal(model):
 def test_a_policy_gives_one_action_per_chunk(directory):
     policy = load_policy(str(directory), policy_settings())
     frame = np.zeros((48, 64, 3), np.uint8)
-    observation = Observation({'front': frame}, 'pick', None, {'front': 1.0})
+    observation = Observation({'front': frame}, 'pick', None, {'front': MessageHeader.at(1.0)})
     chunk = policy.infer(observation, policy.new_episode(), NONE)
     assert len(chunk) == 1
     assert chunk.is_finite()

@@ -26,7 +26,7 @@ from safe_vla_ros.policies.packed_linear import can_pack
 from safe_vla_ros.policies.prompt import complete_prompt
 from safe_vla_ros.policies.registry import load_policy, read_spec
 from safe_vla_ros.pruning import make_episode
-from safe_vla_ros.types import Observation, Policy, PruningSettings
+from safe_vla_ros.types import MessageHeader, Observation, Policy, PruningSettings
 
 ALOHA = RandomCheckpoint(
     action_dim=14,
@@ -64,7 +64,10 @@ def golden_observation(step, **changes):
         'images': dict(zip(('front', 'wrist'), images, strict=True)),
         'instruction': 'pick up the black bowl',
         'proprio': proprio,
-        'image_stamps_s': {'front': step + 0.1, 'wrist': step + 0.2},
+        'image_headers': {
+            'front': MessageHeader.at(step + 0.1),
+            'wrist': MessageHeader.at(step + 0.2),
+        },
     }
     return Observation(**{**values, **changes})
 
@@ -232,7 +235,9 @@ def test_a_checkpoint_without_head_reads_discrete_tokens_in_parallel(tmp_path):
     assert read_spec(str(path)).kind == 'openvla_oft'
     assert read_spec(str(path)).chunk_size == 5
     policy = load_policy(str(path), policy_settings())
-    observation = Observation({'front': camera_images(1, 40)[0]}, 'pick', None, {'front': 1.0})
+    observation = Observation(
+        {'front': camera_images(1, 40)[0]}, 'pick', None, {'front': MessageHeader.at(1.0)}
+    )
     chunk = policy.infer(observation, policy.new_episode(), NONE)
     assert len(chunk) == 5
     model = load_model(open_directory(path), device='cpu')

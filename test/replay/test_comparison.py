@@ -3,7 +3,13 @@ import pytest
 
 from safe_vla_ros.errors import NonFiniteError
 from safe_vla_ros.replay.comparison import UnprunedChunks, action_difference
-from safe_vla_ros.types import ActionChunk, Observation, PruningRecord, PruningSettings
+from safe_vla_ros.types import (
+    ActionChunk,
+    MessageHeader,
+    Observation,
+    PruningRecord,
+    PruningSettings,
+)
 
 RECORD = PruningRecord('none', {}, {}, False, None, None, 0.9, {}, {}, {}, 0, 0)
 
@@ -19,7 +25,9 @@ def chunk(translation=(0.01, 0, 0), rotation=(0, 0, 0), gripper=1.0, actions=4):
 
 def observation(stamp_s=1.0, instruction='push', proprio=(0.0,)):
     image = np.zeros((2, 2, 3), np.uint8)
-    return Observation({'c': image}, instruction, np.array(proprio), {'c': stamp_s})
+    return Observation(
+        {'c': image}, instruction, np.array(proprio), {'c': MessageHeader.at(stamp_s)}
+    )
 
 
 class CountingPolicy:

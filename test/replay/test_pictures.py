@@ -5,7 +5,7 @@ import pytest
 
 from safe_vla_ros.replay.pictures import LONGEST_STRIP, Filmstrip, Painter
 from safe_vla_ros.runtime.overlay import TokenArea
-from safe_vla_ros.types import Observation, PruningRecord
+from safe_vla_ros.types import MessageHeader, Observation, PruningRecord
 
 
 def make_step(index, *, key=True, time_s=None, size=(24, 32)):
@@ -13,7 +13,9 @@ def make_step(index, *, key=True, time_s=None, size=(24, 32)):
     record = PruningRecord(
         'safe', {'c': 4}, {'c': 4}, key, 'attention_shift', 0.3, 0.5, {}, {'c': mask}, {}, 1, 1
     )
-    observation = Observation({'c': np.zeros((*size, 3), np.uint8)}, 'push', None, {'c': 1.0})
+    observation = Observation(
+        {'c': np.zeros((*size, 3), np.uint8)}, 'push', None, {'c': MessageHeader.at(1.0)}
+    )
     report = SimpleNamespace(record=record, observation=observation, episode=1, step=index)
     return SimpleNamespace(
         method='safe', end_s=float(index if time_s is None else time_s), report=report

@@ -26,6 +26,14 @@ def test_stamp_survives_to_a_microsecond(sec, nanosec):
     assert abs((back.sec - sec) * 10**9 + back.nanosec - nanosec) < 1000
 
 
+@given(st.integers(0, 2**31 - 1), st.integers(0, 999_999_999), st.sampled_from(['', 'camera']))
+def test_header_survives_exactly(sec, nanosec, frame_id):
+    header = Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame_id)
+    value = message_building.message_header(header)
+    assert message_building.header_message(value) == header
+    assert value.stamp_s == pytest.approx(sec + nanosec * 1e-9, rel=1e-15)
+
+
 def test_image_survives():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     message = message_building.image_message(pixels, HEADER)

@@ -6,7 +6,7 @@ import array
 
 import numpy as np
 import pytest
-from node_bench import moves
+from node_bench import moves, values_of
 from sensor_msgs.msg import CompressedImage
 
 RED = np.zeros((4, 6, 3), np.uint8)
@@ -73,6 +73,22 @@ def test_bad_image_fails_the_inference_and_latches_failed(robot, kind):
     robot.expect_silence()
     assert robot.reset().success
     robot.next('twist', moves)
+
+
+def test_a_failed_inference_has_its_images_stamp_to_the_nanosecond(robot):
+    robot.start_moving()
+    stamps = set()
+
+    def spoil(message):
+        message.encoding = '16UC1'
+        stamps.add((message.header.stamp.sec, message.header.stamp.nanosec))
+        return message
+
+    robot.change_image = dict.fromkeys(robot.change_image, spoil)
+    message = robot.next(
+        'inference', lambda m: "encoding '16UC1'" in values_of(m.status[0])['error']
+    )
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) in stamps
 
 
 def test_compressed_images_come_on_their_own_topic(start_node):

@@ -14,10 +14,12 @@ from safe_vla_ros.runtime import (
     ManualClock,
     MotionLimits,
     PolicyRuntime,
+    StateName,
 )
 from safe_vla_ros.types import (
     ActionChunk,
     EpisodeMemory,
+    MessageHeader,
     Observation,
     PolicySpec,
     PruningRecord,
@@ -165,7 +167,7 @@ class Bench:
         return self.clock.now_s()
 
     @property
-    def state(self) -> str:
+    def state(self) -> StateName:
         return self.runtime.state.name
 
     @property
@@ -178,7 +180,7 @@ class Bench:
         for camera in self.policy.spec.cameras:
             if camera in self.inputs:
                 image = np.zeros((4, 4, 3), np.uint8)
-                self.runtime.put_image(camera, image, stamp_s=stamp_s)
+                self.runtime.put_image(camera, image, header=MessageHeader.at(stamp_s))
         if 'ee_pose' in self.inputs:
             self.runtime.put_pose(
                 self.position, self.quaternion, stamp_s=stamp_s, frame_id='base_link'

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from runtime_fakes import record
 
-from safe_vla_ros.runtime import InferenceReport, RuntimeState, RuntimeStatistics, diagnostics
+from safe_vla_ros.runtime import (
+    InferenceReport,
+    RuntimeState,
+    RuntimeStatistics,
+    StateName,
+    diagnostics,
+)
+from safe_vla_ros.runtime.halt_reasons import HaltKind
 from safe_vla_ros.runtime.health import (
     ERROR,
     OK,
@@ -22,9 +29,9 @@ from safe_vla_ros.runtime.health import (
 )
 from safe_vla_ros.runtime.statistics import Latencies
 from safe_vla_ros.runtime.tick_monitor import TickMonitor
-from safe_vla_ros.types import Observation
+from safe_vla_ros.types import MessageHeader, Observation
 
-RUNNING = RuntimeState('running', '')
+RUNNING = RuntimeState(StateName.RUNNING, '')
 STATISTICS = RuntimeStatistics(
     ages_s={'front': 0.0204, 'ee_pose': 0.01},
     camera_skew_s=0.0,
@@ -49,7 +56,7 @@ STATISTICS = RuntimeStatistics(
     acceleration_clipped_ticks=0,
     workspace_clipped_ticks=0,
     lead_clipped_ticks=0,
-    halts={'stale': 2, 'paused': 1},
+    halts={HaltKind.STALE: 2, HaltKind.PAUSED: 1},
     chunk_remaining_s=0.2,
     chunk_duration_s=0.4,
     epoch=1,
@@ -57,16 +64,17 @@ STATISTICS = RuntimeStatistics(
     step=4,
     instruction='push',
 )
+HEADERS = {'front': MessageHeader.at(3.5)}
 REPORT = InferenceReport(
     accepted=True,
     why_not='',
     error='',
     details='',
     refused=False,
-    observation=Observation({'front': np.zeros((1, 1, 3), np.uint8)}, 'push', None, {'front': 3.5}),
+    observation=Observation({'front': np.zeros((1, 1, 3), np.uint8)}, 'push', None, HEADERS),
     chunk=None,
     record=record(),
-    observation_stamp_s=3.5,
+    header=HEADERS['front'],
     episode=2,
     step=4,
     epoch=1,
@@ -133,13 +141,13 @@ def test_counts_begin_again_with_an_episode_but_not_in_all():
 @pytest.mark.parametrize(
     ('name', 'level'),
     [
-        ('running', OK),
-        ('waiting', WARN),
-        ('starved', WARN),
-        ('halting', WARN),
-        ('paused', WARN),
-        ('stale', ERROR),
-        ('failed', ERROR),
+        (StateName.RUNNING, OK),
+        (StateName.WAITING, WARN),
+        (StateName.STARVED, WARN),
+        (StateName.HALTING, WARN),
+        (StateName.PAUSED, WARN),
+        (StateName.STALE, ERROR),
+        (StateName.FAILED, ERROR),
     ],
 )
 def test_level_of_control_follows_the_state(name, level):
@@ -169,12 +177,12 @@ def test_level_of_inference_follows_failures_refusals_and_latency():
     judged = inference_health(RUNNING, slow, slow)
     assert judged.level == WARN
     assert '0.500 s is above the 0.400 s that a chunk lasts' in judged.message
-    assert inference_health(RuntimeState('failed', 'x'), moment(), moment()).level == ERROR
+    assert inference_health(RuntimeState(StateName.FAILED, 'x'), moment(), moment()).level == ERROR
 
 
 def test_level_of_inputs_follows_staleness_and_qos():
     assert input_health(RUNNING, {}).level == OK
-    assert input_health(RuntimeState('stale', 'x'), {}).level == ERROR
+    assert input_health(RuntimeState(StateName.STALE, 'x'), {}).level == ERROR
     judged = input_health(RUNNING, {'/front/image_raw': 1})
     assert judged.level == WARN
     assert '/front/image_raw' in judged.message

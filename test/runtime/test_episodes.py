@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from runtime_fakes import Bench, FakeMemory, FakePolicy, control, speed, steady_chunk
 
+from safe_vla_ros.runtime import StateName
 from safe_vla_ros.types import PruningSettings
 
 
@@ -17,7 +18,7 @@ def memories(bench: Bench) -> list[FakeMemory]:
 def running(**arguments: object) -> Bench:
     bench = Bench(**arguments)  # type: ignore[arg-type]
     bench.run(0.5)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     return bench
 
 
@@ -55,7 +56,7 @@ def test_an_empty_instruction_halts_and_the_old_text_begins_an_episode() -> None
     bench.runtime.set_instruction('')
     commands = bench.run(2.0)
     assert commands[-1] is None
-    assert (bench.state, bench.reason) == ('waiting', 'no instruction')
+    assert (bench.state, bench.reason) == (StateName.WAITING, 'no instruction')
     bench.runtime.set_instruction('reach')
     assert speed(bench.run(0.5)[-1]) == pytest.approx(0.1)
     assert [memory.reasons for memory in memories(bench)] == [[], ['instruction']]
@@ -73,7 +74,7 @@ def test_any_text_is_an_instruction(text: str) -> None:
     bench = Bench(instruction='')
     bench.runtime.set_instruction(text)
     bench.run(0.5)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert bench.policy.observations[-1].instruction == text
 
 
@@ -170,7 +171,7 @@ def test_pause_drops_the_chunk_and_goes_on_from_a_fresh_observation() -> None:
     bench.runtime.pause(True)
     commands = bench.run(1.5)
     assert commands[-1] is None
-    assert (bench.state, bench.reason) == ('paused', 'paused')
+    assert (bench.state, bench.reason) == (StateName.PAUSED, 'paused')
     inferences = len(bench.policy.observations)
     bench.runtime.pause(False)
     resumed_s = bench.now_s

@@ -18,7 +18,8 @@ from runtime_fakes import (
     steady_chunk,
 )
 
-from safe_vla_ros.runtime import MotionLimits, Workspace
+from safe_vla_ros.runtime import MotionLimits, StateName, Workspace
+from safe_vla_ros.runtime.halt_reasons import HaltKind
 from safe_vla_ros.types import ActionChunk, Observation
 
 LIMITS = MotionLimits(0.25, 0.8, 1.0, 3.0)
@@ -99,20 +100,32 @@ def failing_policy(bench: Bench) -> None:
 
 
 REASONS = {
-    dead_camera: ('stale', "camera 'front' has a stamp older than observation_timeout_s (0.5 s)"),
-    dead_pose: ('stale', 'ee_pose has a stamp older than observation_timeout_s (0.5 s)'),
-    dead_joints: ('stale', "joint_states with joint 'left' has a stamp older"),
-    pause: ('paused', 'paused'),
-    no_instruction: ('waiting', 'no instruction'),
-    deactivation: ('halting', 'deactivating'),
-    nan_pose: ('stale', 'ee_pose holds a value that is not finite'),
-    zero_quaternion: ('stale', 'ee_pose has a quaternion of length 0; it must be 1'),
-    nan_joint: ('stale', "position of joint 'right' that is not finite"),
-    out_of_the_box: ('failed', 'the end effector is 0.060 m outside the workspace'),
-    slow_policy: ('starved', 'no new chunk came within 0.1 s after the end of the last one'),
-    nan_actions: ('failed', '3 inferences failed in a row; the last: the chunk holds actions'),
-    infinite_rotation: ('failed', '3 inferences failed in a row; the last: the chunk holds'),
-    failing_policy: ('failed', 'the last: RuntimeError: out of memory'),
+    dead_camera: (
+        StateName.STALE,
+        "camera 'front' has a stamp older than observation_timeout_s (0.5 s)",
+    ),
+    dead_pose: (StateName.STALE, 'ee_pose has a stamp older than observation_timeout_s (0.5 s)'),
+    dead_joints: (StateName.STALE, "joint_states with joint 'left' has a stamp older"),
+    pause: (StateName.PAUSED, 'paused'),
+    no_instruction: (StateName.WAITING, 'no instruction'),
+    deactivation: (StateName.HALTING, 'deactivating'),
+    nan_pose: (StateName.STALE, 'ee_pose holds a value that is not finite'),
+    zero_quaternion: (StateName.STALE, 'ee_pose has a quaternion of length 0; it must be 1'),
+    nan_joint: (StateName.STALE, "position of joint 'right' that is not finite"),
+    out_of_the_box: (StateName.FAILED, 'the end effector is 0.060 m outside the workspace'),
+    slow_policy: (
+        StateName.STARVED,
+        'no new chunk came within 0.1 s after the end of the last one',
+    ),
+    nan_actions: (
+        StateName.FAILED,
+        '3 inferences failed in a row; the last: the chunk holds actions',
+    ),
+    infinite_rotation: (
+        StateName.FAILED,
+        '3 inferences failed in a row; the last: the chunk holds',
+    ),
+    failing_policy: (StateName.FAILED, 'the last: RuntimeError: out of memory'),
 }
 
 
@@ -176,7 +189,7 @@ def test_the_last_twist_is_held_during_the_grace_time() -> None:
     for _ in range(30):
         speeds.append(speed(bench.step()))
         states.append(bench.state)
-    held = [v for s, v in zip(states, speeds, strict=True) if s == 'starved' and v > 0.199]
+    held = [v for s, v in zip(states, speeds, strict=True) if s == StateName.STARVED and v > 0.199]
     assert held == pytest.approx([0.2] * len(held))
     assert len(held) in {5, 6}
 
@@ -203,7 +216,7 @@ def test_a_refused_chunk_halts_and_a_good_one_resumes() -> None:
     lowest = min(speeds[30:])
     assert lowest < 0.2
     assert speeds[-1] == pytest.approx(0.2)
-    assert bench.runtime.statistics().halts == {'non_finite': 1}
+    assert bench.runtime.statistics().halts == {HaltKind.NON_FINITE: 1}
     assert bench.runtime.statistics().consecutive_failures == 0
 
 
@@ -246,10 +259,10 @@ def test_failed_waits_for_a_reset(cause: Callable[[Bench], None]) -> None:
     bench.runtime.pause(False)
     bench.runtime.set_instruction('another task')
     assert bench.run(1.0) == [None] * 50
-    assert bench.state == 'failed'
+    assert bench.state == StateName.FAILED
     bench.runtime.reset_episode()
     assert speed(bench.run(1.0)[-1]) == pytest.approx(0.2)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
 
 
 def test_failed_ends_with_a_new_activation() -> None:
@@ -276,14 +289,14 @@ def test_stale_resumes_alone_from_an_observation_made_after_the_halt(
     assert speed(bench.run(1.0)[-1]) == pytest.approx(0.2)
     resumed = next(r for r in bench.reports if r.accepted and r.observation_stamp_s >= back_s)
     assert resumed.skipped_actions == 0.0
-    assert bench.runtime.statistics().halts == {'stale': 1}
+    assert bench.runtime.statistics().halts == {HaltKind.STALE: 1}
 
 
 def test_starved_resumes_alone_and_drops_the_chunk_that_came_too_late() -> None:
     bench = moving()
     bench.latency_s = 1.0
     bench.run(0.3)
-    while bench.state != 'starved' or not bench.runtime.statistics().halts:
+    while bench.state != StateName.STARVED or not bench.runtime.statistics().halts:
         bench.step()
     halted_s = bench.now_s
     bench.latency_s = 0.04
@@ -293,7 +306,7 @@ def test_starved_resumes_alone_and_drops_the_chunk_that_came_too_late() -> None:
     assert late.observation_stamp_s < halted_s
     assert bench.reports[-1].accepted
     assert bench.reports[-1].observation_stamp_s >= halted_s - bench.interval_s - 1e-9
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert commands[-1] is not None
 
 
@@ -314,7 +327,7 @@ def test_old_future_and_zero_stamps_are_stale_each_with_its_own_text(
         bench.infer()
         bench.runtime.tick()
         bench.pass_time()
-    assert bench.state == 'stale'
+    assert bench.state == StateName.STALE
     assert bench.reason == f"camera 'front' {text}"
     assert bench.runtime.tick() is None
 
@@ -326,7 +339,7 @@ def test_a_stamp_slightly_in_the_future_is_used() -> None:
         bench.infer()
         bench.runtime.tick()
         bench.pass_time()
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
 
 
 def test_a_stream_that_stopped_is_stale_by_receive_time() -> None:
@@ -337,7 +350,7 @@ def test_a_stream_that_stopped_is_stale_by_receive_time() -> None:
     for _ in range(27):
         bench.runtime.tick()
         bench.pass_time()
-    assert bench.state == 'stale'
+    assert bench.state == StateName.STALE
     assert bench.reason == (
         "camera 'front' has sent nothing for longer than observation_timeout_s (0.5 s)"
     )
@@ -348,7 +361,7 @@ def test_a_pose_in_another_frame_halts() -> None:
     bench.inputs.discard('ee_pose')
     bench.runtime.put_pose(bench.position, bench.quaternion, stamp_s=bench.now_s, frame_id='world')
     bench.step()
-    assert bench.state == 'stale'
+    assert bench.state == StateName.STALE
     assert bench.reason == ("ee_pose is in frame 'world'; it must be in command_frame 'base_link'")
 
 
@@ -358,7 +371,7 @@ def test_a_pose_that_nobody_uses_halts_nobody() -> None:
     bench.runtime.put_pose([0, 0, math.nan], [0, 0, 0, 1], stamp_s=0.0, frame_id='moon')
     bench.inputs.discard('ee_pose')
     bench.run(1.0)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
 
 
 def test_joint_names_without_as_many_positions_halt() -> None:
@@ -377,7 +390,7 @@ def test_joints_may_come_from_several_publishers() -> None:
         bench.runtime.put_joints(['right'], [0.2], stamp_s=bench.now_s)
         bench.runtime.put_joints(['fast'], [], stamp_s=bench.now_s)
         bench.step()
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     proprio = bench.policy.observations[-1].proprio
     assert proprio is not None
     assert proprio.tolist()[3:] == [0.1, 0.2]
@@ -395,7 +408,7 @@ def test_an_input_that_never_came_is_waited_for(missing: str, text: str) -> None
     bench = Bench(layout=LAYOUT, gripper_joints=('left', 'right'))
     bench.inputs.discard(missing)
     assert bench.run(1.0) == [None] * 50
-    assert (bench.state, bench.reason) == ('waiting', text)
+    assert (bench.state, bench.reason) == (StateName.WAITING, text)
 
 
 def test_at_a_face_the_arm_stops_without_failing() -> None:
@@ -404,7 +417,7 @@ def test_at_a_face_the_arm_stops_without_failing() -> None:
         command = bench.step()
         assert command is not None
     assert bench.position[0] == pytest.approx(0.7, abs=2e-3)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert bench.runtime.statistics().workspace_clipped_ticks > 0
 
 
@@ -462,14 +475,14 @@ def test_a_clock_that_jumps_back_halts_and_begins_anew() -> None:
     epoch = bench.runtime.statistics().epoch
     bench.clock.set(2.0)
     speeds = [speed(bench.runtime.tick())]
-    assert bench.state == 'halting'
+    assert bench.state == StateName.HALTING
     bench.pass_time()
     speeds += [speed(command) for command in bench.run(1.0)]
     assert speeds[0] == pytest.approx(0.18)
     assert speeds[-1] == pytest.approx(0.2)
     assert np.abs(np.diff([0.2, *speeds])).max() <= 0.02 + 1e-9
     assert bench.runtime.statistics().epoch == epoch + 1
-    assert bench.runtime.statistics().halts == {'time_jump': 1}
+    assert bench.runtime.statistics().halts == {HaltKind.TIME_JUMP: 1}
     assert len({id(memory) for memory in bench.policy.memories}) == 2
 
 
@@ -487,10 +500,10 @@ def test_a_chunk_in_flight_is_dropped_when_an_input_was_stale_for_a_moment_at_re
         assert job is not None
         bench.inputs.discard('front')
         bench.run(0.6)
-        assert bench.state == 'stale'
+        assert bench.state == StateName.STALE
         bench.inputs.add('front')
         bench.run(0.1)
-        assert bench.state == 'waiting'
+        assert bench.state == StateName.WAITING
         report = bench.runtime.finish_inference(bench.runtime.run_inference(job))
         assert report.why_not == 'the arm was halted in between'
         assert bench.step() is None

@@ -10,9 +10,9 @@ import pytest
 from runtime_fakes import PERIOD_S, Bench, FakePolicy, ManualClock, control, steady_chunk
 
 from safe_vla_ros.errors import NonFiniteError, ObservationError, ParameterError
-from safe_vla_ros.runtime import PolicyRuntime
+from safe_vla_ros.runtime import PolicyRuntime, StateName
 from safe_vla_ros.runtime.image_decoding import AnyImage, CompressedImage, RawImage
-from safe_vla_ros.types import ActionChunk, Observation, PruningSettings
+from safe_vla_ros.types import ActionChunk, MessageHeader, Observation, PruningSettings
 
 TWO_CAMERAS = ('front', 'wrist')
 
@@ -23,13 +23,13 @@ def two_cameras(**settings: object) -> Bench:
 
 def put(bench: Bench, camera: str, stamp_s: float, value: int = 0) -> None:
     image = np.full((4, 4, 3), value, np.uint8)
-    bench.runtime.put_image(camera, image, stamp_s=stamp_s)
+    bench.runtime.put_image(camera, image, header=MessageHeader.at(stamp_s))
 
 
 def feed_with(bench: Bench, image: AnyImage, ticks: int = 50) -> None:
     """Feed the same bad image again and again, with new stamps."""
     for _ in range(ticks):
-        bench.runtime.put_image('front', image, stamp_s=bench.now_s)
+        bench.runtime.put_image('front', image, header=MessageHeader.at(bench.now_s))
         bench.infer()
         bench.runtime.tick()
         bench.pass_time()
@@ -45,10 +45,49 @@ def test_an_observation_holds_the_newest_images_in_the_models_order() -> None:
     observation = bench.policy.observations[0]
     assert list(observation.images) == ['front', 'wrist']
     assert observation.images['front'].max() == 3
-    assert observation.image_stamps_s == {'front': 10.02, 'wrist': 10.01}
+    stamps = {name: header.stamp_s for name, header in observation.image_headers.items()}
+    assert stamps == {'front': 10.02, 'wrist': 10.01}
     assert observation.stamp_s == 10.01
     assert observation.instruction == 'reach'
     assert observation.proprio is None
+
+
+NOW_NS = 1_700_000_000_123_456_789
+"""A time of today; a float of seconds holds it to a quarter of a microsecond only."""
+
+
+@pytest.mark.parametrize('decodable', [True, False])
+def test_headers_reach_the_report_exactly(decodable: bool) -> None:
+    bench = two_cameras()
+    bench.clock.set(NOW_NS * 1e-9 + 0.01)
+    headers = {
+        'front': MessageHeader(NOW_NS + 1, 'front_optical'),
+        'wrist': MessageHeader(NOW_NS, 'wrist_optical'),
+    }
+    image = np.zeros((4, 4, 3), np.uint8) if decodable else CompressedImage('jpeg', b'')
+    for camera, header in headers.items():
+        bench.runtime.put_image(camera, image, header=header)
+    bench.infer()
+    report = bench.reports[0]
+    assert report.header == headers['wrist']
+    if decodable:
+        assert report.observation is not None
+        assert report.observation.image_headers == headers
+    else:
+        assert report.observation is None
+
+
+def test_images_exactly_as_far_apart_as_allowed_are_used() -> None:
+    bench = two_cameras(max_camera_skew_s=0.05)
+    bench.clock.set((NOW_NS + 50_000_001) * 1e-9)
+    image = np.zeros((4, 4, 3), np.uint8)
+    bench.runtime.put_image('wrist', image, header=MessageHeader(NOW_NS))
+    bench.runtime.put_image('front', image, header=MessageHeader(NOW_NS + 50_000_001))
+    bench.infer()
+    assert not bench.reports
+    bench.runtime.put_image('front', image, header=MessageHeader(NOW_NS + 50_000_000))
+    bench.infer()
+    assert len(bench.reports) == 1
 
 
 def test_time_zero_of_a_chunk_is_the_oldest_images_stamp() -> None:
@@ -71,7 +110,7 @@ def test_images_too_far_apart_make_no_observation() -> None:
         bench.runtime.tick()
         bench.pass_time()
     assert not bench.policy.observations
-    assert bench.state == 'waiting'
+    assert bench.state == StateName.WAITING
     assert bench.reason.endswith('the images are further apart than max_camera_skew_s (0.1 s)')
 
 
@@ -128,7 +167,7 @@ def test_a_bad_image_is_an_error_that_names_the_camera_and_latches_after_three(
     feed_with(bench, image)
     assert [report.error.startswith("camera 'front': ") for report in bench.reports] == [True] * 3
     assert text in bench.reports[0].error
-    assert bench.state == 'failed'
+    assert bench.state == StateName.FAILED
     assert not bench.policy.observations
 
 
@@ -139,7 +178,7 @@ def test_one_bad_image_among_good_ones_stops_nothing() -> None:
             bench.step()
         else:
             feed_with(bench, CompressedImage('jpeg', b''), ticks=1)
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert bench.runtime.statistics().failures > 3
     assert bench.runtime.statistics().halts == {}
 
@@ -149,7 +188,9 @@ def test_compressed_images_reach_the_policy_decoded() -> None:
     red = np.zeros((8, 8, 3), np.uint8)
     red[..., 0] = 255
     data = cv2.imencode('.png', red[..., ::-1])[1].tobytes()
-    bench.runtime.put_image('front', CompressedImage('png', data), stamp_s=bench.now_s)
+    bench.runtime.put_image(
+        'front', CompressedImage('png', data), header=MessageHeader.at(bench.now_s)
+    )
     bench.infer()
     np.testing.assert_array_equal(bench.policy.observations[0].images['front'], red)
 
@@ -172,7 +213,9 @@ def test_a_fallback_that_raises_anything_is_a_failed_inference() -> None:
         image_fallback=fallback,
     )
     runtime.activate()
-    runtime.put_image('front', RawImage('yuv422', 2, 2, 4, False, b'12345678'), stamp_s=1.0)
+    runtime.put_image(
+        'front', RawImage('yuv422', 2, 2, 4, False, b'12345678'), header=MessageHeader.at(1.0)
+    )
     job = runtime.begin_inference()
     assert job is not None
     report = runtime.finish_inference(runtime.run_inference(job))
@@ -222,7 +265,7 @@ def test_an_image_may_be_made_only_when_it_is_needed() -> None:
         return np.full((4, 4, 3), 7, np.uint8)
 
     for _ in range(3):
-        bench.runtime.put_image('front', render, stamp_s=bench.now_s)
+        bench.runtime.put_image('front', render, header=MessageHeader.at(bench.now_s))
     assert not made
     bench.infer()
     assert len(made) == 1

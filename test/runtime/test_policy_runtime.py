@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from runtime_fakes import Bench, FakePolicy, control, speed, steady_chunk
 
+from safe_vla_ros.runtime import StateName
+
 
 def test_commands_follow_the_chunks_without_pause_while_inference_takes_its_time() -> None:
     bench = Bench(latency_s=0.06)
@@ -14,7 +16,7 @@ def test_commands_follow_the_chunks_without_pause_while_inference_takes_its_time
     assert first == 3
     speeds = [speed(command) for command in commands[first:]]
     assert speeds == pytest.approx([0.1] * len(speeds))
-    assert bench.state == 'running'
+    assert bench.state == StateName.RUNNING
     assert [report.accepted for report in bench.reports] == [True] * len(bench.reports)
 
 
@@ -34,7 +36,7 @@ def test_a_chunk_of_an_old_observation_moves_nothing() -> None:
     assert 'a chunk came 2.5 s after its observation, allowed is max_chunk_age_s (2 s)' in {
         report.why_not for report in bench.reports
     }
-    assert bench.state == 'waiting'
+    assert bench.state == StateName.WAITING
     assert 'max_chunk_age_s' in bench.reason
 
 
@@ -58,7 +60,7 @@ def test_inference_is_due_every_execute_steps_actions() -> None:
 def test_nothing_is_published_before_the_first_chunk() -> None:
     bench = Bench()
     assert bench.tick_only(1.0) == [None] * 50
-    assert bench.state == 'waiting'
+    assert bench.state == StateName.WAITING
 
 
 def test_dead_camera_decelerates_then_zeros_then_silence() -> None:
@@ -69,7 +71,7 @@ def test_dead_camera_decelerates_then_zeros_then_silence() -> None:
     published = [command for command in commands if command is not None]
     assert commands[-1] is None
     assert speed(published[-1]) == 0.0
-    assert bench.state == 'stale'
+    assert bench.state == StateName.STALE
     assert "camera 'front'" in bench.reason
 
 

@@ -10,7 +10,7 @@ import pytest
 from runtime_fakes import FakePolicy, control, steady_chunk
 
 from safe_vla_ros.runtime import InferenceReport, InferenceWorker, PolicyRuntime, SteadyClock
-from safe_vla_ros.types import ActionChunk, Observation, PruningSettings
+from safe_vla_ros.types import ActionChunk, MessageHeader, Observation, PruningSettings
 
 PATIENCE_S = 20.0
 
@@ -42,7 +42,9 @@ class Site:
 
     def put_image(self) -> None:
         now_s = self.clock.now_s()
-        self.runtime.put_image('front', np.zeros((4, 4, 3), np.uint8), stamp_s=now_s)
+        self.runtime.put_image(
+            'front', np.zeros((4, 4, 3), np.uint8), header=MessageHeader.at(now_s)
+        )
         self.worker.wake()
 
     def wait_for_reports(self, count: int) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from safe_vla_ros.runtime import StateName
 from safe_vla_ros.sim.arm import SimulatedArm
 from safe_vla_ros.sim.closed_loop import control_settings
 from safe_vla_ros.sim.expert import ExpertPolicy
@@ -45,7 +46,7 @@ def test_the_expert_solves_the_task_through_the_playback(arm):
     assert result.success
     assert 0.3 < result.duration_s < 3.0
     assert all(report.accepted for report in result.reports)
-    assert 'starved' not in result.halts
+    assert StateName.STARVED not in result.halts
 
 
 def test_the_same_seed_gives_the_same_episode(arm):
@@ -63,7 +64,7 @@ def test_the_modelled_latency_is_what_the_runtime_sees(arm):
 
 def test_a_latency_longer_than_the_chunk_starves_the_arm(arm):
     result = run(arm, 3, Latency(inference_s=0.6, inference_spread=0.0))
-    assert result.halts.get('starved', 0.0) > 0.1
+    assert result.halts.get(StateName.STARVED, 0.0) > 0.1
 
 
 def test_frames_come_with_what_the_policy_would_see(arm):

@@ -1,0 +1,133 @@
+"""Every reason for a halt: its state, who raises it, and its sentence.
+
+To add a reason, add its kind with a comment on who raises it, and a function or a constant that
+makes it; counters, states and messages follow from that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from safe_vla_ros.runtime.states import StateName
+
+
+class HaltKind(str, Enum):
+    """What halts are counted by; the value is what messages and files say.
+
+    Attributes:
+        state: The runtime's state while the reason lasts.
+        told_at_rest: Whether its sentence is still told when the arm has come to rest and nothing
+            stands against moving, until a chunk is played.
+    """
+
+    state: StateName
+    told_at_rest: bool
+
+    def __new__(cls, kind: str, state: StateName, told_at_rest: bool = False) -> HaltKind:
+        """Make a kind from its value, its state and whether it is told at rest."""
+        member = str.__new__(cls, kind)
+        member._value_ = kind
+        member.state = state
+        member.told_at_rest = told_at_rest
+        return member
+
+    # Motion permission finds these at every tick, as long as they last, in this order.
+    DEACTIVATE = 'deactivate', StateName.HALTING
+    FAILURES = 'failures', StateName.FAILED  # the inference scheduler raises it; it is latched
+    WORKSPACE = 'workspace', StateName.FAILED  # latched
+    PAUSED = 'paused', StateName.PAUSED
+    NO_INSTRUCTION = 'no_instruction', StateName.WAITING
+    MISSING = 'missing', StateName.WAITING  # the input store says which input
+    STALE = 'stale', StateName.STALE  # the input store says which input
+    INVALID = 'invalid', StateName.STALE  # the input store says which input
+
+    # The policy runtime raises these once, when it is told to or sees the clock.
+    INSTRUCTION = 'instruction', StateName.HALTING
+    RESET = 'reset', StateName.HALTING
+    TIME_JUMP = 'time_jump', StateName.HALTING
+
+    # The inference scheduler raises this once, for a chunk.
+    NON_FINITE = 'non_finite', StateName.HALTING, True
+
+    # The controller raises this once, when the plan has run out.
+    STARVED = 'starved', StateName.STARVED, True
+
+    def __str__(self) -> str:
+        """Return the value."""
+        return str.__str__(self)
+
+
+@dataclass(frozen=True)
+class HaltReason:
+    """Why nothing may move.
+
+    Attributes:
+        kind: What it is counted by.
+        text: The sentence that users see.
+    """
+
+    kind: HaltKind
+    text: str
+
+
+DEACTIVATING = HaltReason(HaltKind.DEACTIVATE, 'deactivating')
+PAUSED = HaltReason(HaltKind.PAUSED, 'paused')
+NO_INSTRUCTION = HaltReason(HaltKind.NO_INSTRUCTION, 'no instruction')
+NEW_INSTRUCTION = HaltReason(HaltKind.INSTRUCTION, 'a new instruction began an episode')
+RESET = HaltReason(HaltKind.RESET, 'the episode was reset')
+TIME_JUMP = HaltReason(HaltKind.TIME_JUMP, 'the clock jumped back')
+
+
+def missing(what: str) -> HaltReason:
+    """Return the reason that an input in use has never come.
+
+    Args:
+        what: The message, for example ``image of camera 'front'``.
+    """
+    return HaltReason(HaltKind.MISSING, f'no {what} yet')
+
+
+def stale(what: str, problem: str) -> HaltReason:
+    """Return the reason that an input's times forbid its use.
+
+    Args:
+        what: The input, for example ``camera 'front'``.
+        problem: The rest of the sentence.
+    """
+    return HaltReason(HaltKind.STALE, f'{what} {problem}')
+
+
+def invalid(text: str) -> HaltReason:
+    """Return the reason that what an input says cannot be used."""
+    return HaltReason(HaltKind.INVALID, text)
+
+
+def failures(number: int, last: str) -> HaltReason:
+    """Return the reason that too many inferences failed in a row.
+
+    Args:
+        number: How many.
+        last: The last one's error.
+    """
+    return HaltReason(HaltKind.FAILURES, f'{number} inferences failed in a row; the last: {last}')
+
+
+def non_finite(error: str) -> HaltReason:
+    """Return the reason that a chunk, or what it was made from, is not finite."""
+    return HaltReason(HaltKind.NON_FINITE, f'a chunk was refused: {error}')
+
+
+def starved(grace_s: float) -> HaltReason:
+    """Return the reason that the plan ended and no new one came within the grace time, seconds."""
+    text = f'no new chunk came within {grace_s:g} s after the end of the last one'
+    return HaltReason(HaltKind.STARVED, text)
+
+
+def workspace(outside_m: float, margin_m: float) -> HaltReason:
+    """Return the reason that the end effector is too far outside the workspace, metres."""
+    text = (
+        f'the end effector is {outside_m:.3f} m outside the workspace; '
+        f'workspace_margin_m is {margin_m:g}'
+    )
+    return HaltReason(HaltKind.WORKSPACE, text)
