@@ -112,7 +112,9 @@ class PrunedPolicy(LifecycleNode):
         threads = number_of_threads(resolved.node.inference_threads)
         try:
             policy = self._load(spec, resolved, threads)
-            self._configured = ConfiguredPolicy(self, policy, resolved, self._status)
+            self._configured = ConfiguredPolicy(
+                self, policy, resolved, self._status.publish_state, self._status.name
+            )
         except BaseException:
             parameters.release()
             raise
