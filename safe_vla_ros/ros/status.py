@@ -44,6 +44,7 @@ class Status:
         self._node = node
         self._hardware_id = hardware_id
         self._configured = configured
+        self._told = RuntimeState('waiting', '')
         self._before: tuple[ConfiguredPolicy, health.Moment] | None = None
         root = node.get_namespace() == '/'
         self.name = node.get_name() if root else node.get_fully_qualified_name()
@@ -62,7 +63,8 @@ class Status:
         node.create_timer(PERIOD_S, self.publish, clock=steady)
 
     def publish_state(self, state: RuntimeState) -> None:
-        """Publish the runtime's state."""
+        """Publish the node's state; the tasks say it, too, while nothing is configured."""
+        self._told = state
         judged = health.state_health(state)
         text = judged.message
         values = {'state': state.name, 'reason': state.reason or diagnostics.NONE}
@@ -76,7 +78,7 @@ class Status:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         if configured is None:
-            judged = health.Health(health.WARN, 'unconfigured')
+            judged = health.state_health(self._told)
             tasks = {task: (judged, dict[str, str]()) for task in TASKS}
         else:
             tasks = self._judge(configured)

@@ -39,7 +39,8 @@ class RuntimeState:
     """What the runtime is doing and why.
 
     Attributes:
-        name: waiting, running, starved, stale, halting, paused or failed.
+        name: waiting, running, starved, stale, halting, paused or failed; loading, while the node
+            has no runtime yet.
         reason: A sentence; empty while running.
     """
 

@@ -18,13 +18,14 @@ OK, WARN, ERROR = 0, 1, 2
 STATE_LEVELS = {
     'running': OK,
     'waiting': WARN,
+    'loading': WARN,
     'starved': WARN,
     'halting': WARN,
     'paused': WARN,
     'stale': ERROR,
     'failed': ERROR,
 }
-"""Level of each state of the runtime."""
+"""Level of each state of the runtime, and of the node while it loads a policy."""
 
 CLIPPED_SHARE = 0.05
 """Share of the played ticks above which clipping is a warning."""
