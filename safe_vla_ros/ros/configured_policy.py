@@ -20,10 +20,11 @@ from safe_vla_ros.runtime.health import OK, STATE_LEVELS, WARN
 from safe_vla_ros.runtime.worker import InferenceWorker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rclpy.clock import Clock
     from rclpy.lifecycle import LifecycleNode
 
-    from safe_vla_ros.ros.status import Status
     from safe_vla_ros.runtime import InferenceReport
     from safe_vla_ros.runtime.parameters import Resolved
     from safe_vla_ros.runtime.tick_monitor import TickTiming
@@ -61,7 +62,12 @@ class ConfiguredPolicy:
     """
 
     def __init__(
-        self, node: LifecycleNode, policy: Policy, resolved: Resolved, status: Status
+        self,
+        node: LifecycleNode,
+        policy: Policy,
+        resolved: Resolved,
+        publish_state: Callable[[RuntimeState], None],
+        name: str,
     ) -> None:
         """Build everything; nothing runs yet.
 
@@ -69,10 +75,12 @@ class ConfiguredPolicy:
             node: Gets subscriptions and publishers.
             policy: Loaded and warm.
             resolved: Settings.
-            status: Is told every change of state.
+            publish_state: Is told every change of state.
+            name: What the node is called in diagnostics.
         """
         self._node = node
-        self._status = status
+        self._publish_state = publish_state
+        self._name = name
         settings = resolved.node
         self.dry_run = settings.dry_run
         self.runtime = PolicyRuntime(
@@ -187,7 +195,7 @@ class ConfiguredPolicy:
         self.telemetry = Telemetry(
             node,
             self._topics,
-            name=self._status.name,
+            name=self._name,
             hardware_id=settings.hardware_id,
             frame_id=resolved.control.command_frame,
         )
@@ -212,7 +220,7 @@ class ConfiguredPolicy:
 
     def _publish(self, state: RuntimeState) -> None:
         self._told, self._told_s = state, time.monotonic()
-        self._status.publish_state(state)
+        self._publish_state(state)
 
     def _tell(self, state: RuntimeState) -> None:
         self._publish(state)

@@ -19,13 +19,14 @@ OK, WARN, ERROR = 0, 1, 2
 STATE_LEVELS = {
     StateName.RUNNING: OK,
     StateName.WAITING: WARN,
+    StateName.LOADING: WARN,
     StateName.STARVED: WARN,
     StateName.HALTING: WARN,
     StateName.PAUSED: WARN,
     StateName.STALE: ERROR,
     StateName.FAILED: ERROR,
 }
-"""Level of each state of the runtime."""
+"""Level of each state of the runtime, and of the node while it loads a policy."""
 
 CLIPPED_SHARE = 0.05
 """Share of the played ticks above which clipping is a warning."""
