@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.ros.command_publisher import CommandPublisher
+from safe_vla_ros.ros.commander_watch import CommanderWatch
 from safe_vla_ros.ros.control_loop import ControlLoop
 from safe_vla_ros.ros.image_fallback import cv_bridge_decoder
 from safe_vla_ros.ros.overlays import Overlays
@@ -96,7 +97,9 @@ class ConfiguredPolicy:
             image_fallback=cv_bridge_decoder(),
         )
         self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
-        self._control = ControlLoop(node, settings.control_rate_hz, self._tick)
+        self._control = ControlLoop(
+            node, settings.control_rate_hz, self._tick, self.runtime.clock_stands_still
+        )
         self._topics = PolicyTopics(node)
         try:
             self._open_topics(resolved)
@@ -112,6 +115,16 @@ class ConfiguredPolicy:
     def timing(self) -> TickTiming:
         """How punctual the control ticks are."""
         return self._control.timing
+
+    @property
+    def other_publishers(self) -> int:
+        """How many other publishers the command topic has, where that is watched."""
+        return self._watch.other_publishers if self._watch is not None else 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the robot may be commanded."""
+        return self._active
 
     @property
     def state(self) -> RuntimeState:
@@ -134,7 +147,10 @@ class ConfiguredPolicy:
             if self._leaving:
                 msg = 'the node is leaving'
                 raise SafeVlaError(msg)
-            self.runtime.activate()
+            if self._watch is not None and self.runtime.other_commander:
+                raise SafeVlaError(self.runtime.other_commander)
+            simulated_time = self._node.get_clock().ros_time_is_active
+            self.runtime.activate(simulated_time=simulated_time)
             self._active = True
             self._worker.start()
             self._overlays.start()
@@ -184,6 +200,16 @@ class ConfiguredPolicy:
         self._commands = CommandPublisher(
             self._topics, node.get_clock(), resolved.control, dry_run=settings.dry_run
         )
+        self._watch: CommanderWatch | None = None
+        if not (settings.dry_run or resolved.control.allow_other_commanders):
+            self._watch = CommanderWatch(
+                node,
+                self._topics,
+                self._commands.kind,
+                self._commands.topic,
+                self.runtime.hear_other_commander,
+            )
+            self._commands.will_send = self._watch.will_send
         self.subscriptions = Subscriptions(
             node,
             self._topics,

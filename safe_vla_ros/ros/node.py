@@ -8,6 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
@@ -22,8 +23,6 @@ from safe_vla_ros.runtime import RuntimeState, StateName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rcl_interfaces.msg import SetParametersResult
 
     from safe_vla_ros.runtime.parameters import Resolved
 
@@ -53,6 +52,7 @@ class PrunedPolicy(LifecycleNode):
         self._loader = Loader(
             self._policies, self.get_logger(), self._status.publish_state, lambda: self._leaving
         )
+        self.add_on_set_parameters_callback(self._check_time_source)
         # Loading takes minutes, a halt seconds; meanwhile the node must answer and tell how it is.
         for service in [s for s in self.services if s.srv_type is ChangeState]:
             answer_in_background(self, service)
@@ -186,12 +186,27 @@ class PrunedPolicy(LifecycleNode):
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         configured = self._configured
+        response.success = configured is not None
+        response.message = 'not configured'
         if configured is not None:
             configured.runtime.pause(request.data)
-        response.success = configured is not None
-        done = 'paused' if request.data else 'resumes from a fresh observation'
-        response.message = done if response.success else 'not configured'
+            obstacle = configured.runtime.obstacle
+            response.message = 'paused' if request.data else 'resumes from a fresh observation'
+            if obstacle and not request.data:
+                response.message = f'not paused any more, but nothing moves: {obstacle}'
         return response
+
+    def _check_time_source(self, changes: list[Any]) -> SetParametersResult:
+        """Refuse another source of time while the arm may move; rclpy would switch at once."""
+        configured = self._configured
+        changed = any(
+            change.name == 'use_sim_time' and change.value != self.get_clock().ros_time_is_active
+            for change in changes
+        )
+        if changed and configured is not None and configured.active:
+            reason = 'use_sim_time cannot change while the node is active (deactivate it first)'
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
 
     def _apply(self, resolved: Resolved) -> None:
         configured = self._configured

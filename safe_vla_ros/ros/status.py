@@ -117,7 +117,7 @@ class Status:
             ),
             'pruning': (health.pruning_health(state, pruning.get('method', 'ready')), pruning),
             'control': (
-                health.control_health(state, now, before),
+                health.control_health(state, now, before, configured.other_publishers),
                 {
                     'state': state.name,
                     'dry_run': diagnostics.flag(configured.dry_run),

@@ -219,6 +219,13 @@ class PolicyRuntime:
             reason = self._permission.other_commands(self._steady.now_s())
             return reason.text if reason else ''
 
+    @property
+    def obstacle(self) -> str:
+        """What stands against moving now, as a sentence; empty when nothing does."""
+        with self._lock:
+            reason = self._blocked(self._clock.now_s())
+            return reason.text if reason else ''
+
     # Control.
 
     def clock_stands_still(self) -> bool:

@@ -53,6 +53,7 @@ class ControlSettings:
         halt_zero_duration_s: How long zeros are published after the arm has decelerated.
         max_consecutive_failures: Inference errors in a row that latch ``failed``.
         robot_command_timeout_s: How long the robot holds a command, seconds; 0 for ever.
+        allow_other_commanders: Whether somebody else may command the robot at the same time.
         control_rate_hz: Expected rate of ticks; the clock says how long each one really took.
     """
 
@@ -72,4 +73,5 @@ class ControlSettings:
     halt_zero_duration_s: float = 0.5
     max_consecutive_failures: int = 3
     robot_command_timeout_s: float = 0.1
+    allow_other_commanders: bool = False
     control_rate_hz: float = 50.0
