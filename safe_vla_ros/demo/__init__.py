@@ -1,1 +1,4 @@
-"""The demo: starts a simulated robot and the policy node, runs episodes, sums up."""
+"""The demo: starts a simulated robot and the policy node, runs episodes, sums up.
+
+May use every other room, none may use it; what needs rclpy lies in ``ros``.
+"""

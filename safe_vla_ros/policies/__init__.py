@@ -1,4 +1,7 @@
-"""VLA models that turn an observation into an action chunk."""
+"""VLA models that turn an observation into an action chunk: loading, preparing, inferring.
+
+Torch and transformers may be used here; ROS, robots and clocks may not.
+"""
 
 from safe_vla_ros.policies.registry import load_policy, read_spec
 from safe_vla_ros.policies.spec import find_policy

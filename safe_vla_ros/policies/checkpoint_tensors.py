@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,12 +178,28 @@ def load_tensor(stored: StoredTensor) -> torch.Tensor:
         return read_tensor(stored, file)
 
 
+class ReadBytes:
+    """Counts the bytes read of a known total, and says which share that is."""
+
+    def __init__(self, total: int, report: Callable[[float], None] | None) -> None:
+        self._total = total
+        self._report = report
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        """Count bytes that have been read."""
+        self._done += count
+        if self._report is not None:
+            self._report(self._done / self._total)
+
+
 def load_parameters(
     module: torch.nn.Module,
     sources: Mapping[str, StoredTensor],
     *,
     device: torch.device,
     dtype: torch.dtype,
+    read: ReadBytes | None = None,
 ) -> None:
     """Fill a module built on the meta device, file by file in the order of the bytes.
 
@@ -192,6 +208,7 @@ def load_parameters(
         sources: Where each parameter comes from, by its name in the module.
         device: Where the parameters end up.
         dtype: What they are stored as; at most one tensor is held twice.
+        read: Counts what has been read.
 
     Raises:
         CheckpointError: A parameter has no source, a shape differs, or a file cannot be read.
@@ -210,6 +227,8 @@ def load_parameters(
             for name in files[path]:
                 tensor = read_tensor(sources[name], file).to(device=device, dtype=dtype)
                 set_parameter(module, name, tensor)
+                if read is not None:
+                    read.add(sources[name].nbytes)
 
 
 def check_shape(stored: StoredTensor, expected: tuple[int, ...]) -> None:

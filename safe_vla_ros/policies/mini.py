@@ -23,7 +23,7 @@ from safe_vla_ros.pruning import EpisodeState, make_episode
 from safe_vla_ros.types import PolicySpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from safe_vla_ros.types import (
@@ -107,8 +107,10 @@ def read_spec(path: Path) -> PolicySpec:
     return apply_policy_file(spec, path)
 
 
-def load(path: Path, settings: PolicySettings) -> MiniPolicy:
-    """Load the policy.
+def load(
+    path: Path, settings: PolicySettings, progress: Callable[[float], None] | None = None
+) -> MiniPolicy:
+    """Load the policy; its weights are read in one piece.
 
     Raises:
         CheckpointError: A file is missing or does not fit the configuration.
@@ -118,6 +120,8 @@ def load(path: Path, settings: PolicySettings) -> MiniPolicy:
     device = choose_device(settings.device)
     model = MiniVla(config)
     _load_weights(model, path / WEIGHTS_FILE)
+    if progress is not None:
+        progress(1.0)
     model.eval().to(device, choose_dtype(settings.dtype, device, torch.float32))
     return MiniPolicy(spec, settings, model, _load_tokenizer(path / TOKENIZER_FILE))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,9 @@ def _spec(checkpoint: Checkpoint, sizes: NetworkSizes) -> PolicySpec:
     return apply_policy_file(spec, checkpoint.path)
 
 
-def load(path: Path, settings: PolicySettings) -> OpenVlaPolicy:
+def load(
+    path: Path, settings: PolicySettings, progress: Callable[[float], None] | None = None
+) -> OpenVlaPolicy:
     """Load an OpenVLA directory as a policy.
 
     Everything small is checked before the large weights are read.
@@ -143,6 +145,7 @@ def load(path: Path, settings: PolicySettings) -> OpenVlaPolicy:
     Args:
         path: The checkpoint directory.
         settings: Complete settings.
+        progress: Called with the share of the weights that has been read, 0 to 1.
 
     Raises:
         CheckpointError: Something is missing or wrong; the message names file and key.
@@ -150,7 +153,7 @@ def load(path: Path, settings: PolicySettings) -> OpenVlaPolicy:
     """
     options = read_options(path)
     if options.decoding == _PARALLEL:
-        return openvla_oft.load(path, settings)
+        return openvla_oft.load(path, settings, progress)
     refuse_unsupported(path)
     checkpoint = open_checkpoint(path)
     sizes = read_sizes(checkpoint, options.vision_heads)
@@ -178,6 +181,7 @@ def load(path: Path, settings: PolicySettings) -> OpenVlaPolicy:
             action_dim=len(normalizers.actions),
             device=settings.device,
             dtype=settings.dtype,
+            progress=progress,
         ),
     )
 
@@ -189,6 +193,7 @@ def load_model(
     action_dim: int = 7,
     device: str = 'auto',
     dtype: str = 'auto',
+    progress: Callable[[float], None] | None = None,
 ) -> AutoregressiveModel:
     """Load the network; neither tokenizer nor statistics are needed.
 
@@ -198,6 +203,7 @@ def load_model(
         action_dim: A, tokens per action.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32`` or ``bfloat16``; auto keeps the checkpoint's on the CPU.
+        progress: Called with the share of the weights that has been read, 0 to 1.
 
     Raises:
         CheckpointError: Something is missing or wrong; the message names file and key.
@@ -209,7 +215,9 @@ def load_model(
     place = choose_device(device)
     stored = checkpoint.tensor('language_model.model.norm.weight').dtype
     precision = choose_dtype(dtype, place, stored)
-    network = load_network(checkpoint, sizes, with_lm_head=True, device=place, dtype=precision)
+    network = load_network(
+        checkpoint, sizes, with_lm_head=True, device=place, dtype=precision, progress=progress
+    )
     pack_for_cpu(network, device=place, dtype=precision)
     return AutoregressiveModel(
         network, action_dim=action_dim, token_bins=read_token_bins(checkpoint, sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -13,7 +13,7 @@ from transformers import LlamaModel
 from safe_vla_ros.errors import CheckpointError, ObservationError
 from safe_vla_ros.policies.attention import use_tapping_attention
 from safe_vla_ros.policies.checkpoint import Checkpoint
-from safe_vla_ros.policies.checkpoint_tensors import check_shape, load_parameters
+from safe_vla_ros.policies.checkpoint_tensors import ReadBytes, check_shape, load_parameters
 from safe_vla_ros.policies.decoder import DecoderOutput, run_decoder
 from safe_vla_ros.policies.heads import GeluProjector
 from safe_vla_ros.policies.openvla_config import NetworkSizes
@@ -199,6 +199,7 @@ def load_network(
     with_lm_head: bool,
     device: torch.device,
     dtype: torch.dtype,
+    progress: Callable[[float], None] | None = None,
 ) -> OpenVlaNetwork:
     """Load the network without ever holding its weights twice.
 
@@ -208,6 +209,7 @@ def load_network(
         with_lm_head: Whether tokens are predicted.
         device: Where the weights go.
         dtype: What they become.
+        progress: Called with the share of the weights that has been read, 0 to 1.
 
     Raises:
         CheckpointError: A weight is missing, has another shape, or cannot be read.
@@ -227,8 +229,11 @@ def load_network(
     for name, stored in sources.items():
         check_shape(stored, tuple(network.get_parameter(name).shape))
     _refuse_unknown(checkpoint, sizes, {stored.key for stored in sources.values()})
-    load_vision(network.vision, checkpoint, device=device, dtype=dtype)
-    load_parameters(network, sources, device=device, dtype=dtype)
+    towers = [tower_sources(checkpoint, tower) for tower in sizes.towers]
+    total = sum(stored.nbytes for part in (sources, *towers) for stored in part.values())
+    read = ReadBytes(total, progress)
+    load_vision(network.vision, checkpoint, device=device, dtype=dtype, read=read)
+    load_parameters(network, sources, device=device, dtype=dtype, read=read)
     place_buffers(network, device)
     return network
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,9 @@ def _spec(directory: OftDirectory) -> PolicySpec:
     return apply_policy_file(spec, path)
 
 
-def load(path: Path, settings: PolicySettings) -> OpenVlaPolicy:
+def load(
+    path: Path, settings: PolicySettings, progress: Callable[[float], None] | None = None
+) -> OpenVlaPolicy:
     """Load an OpenVLA-OFT directory as a policy.
 
     Everything small is checked before the large weights are read.
@@ -156,6 +158,7 @@ def load(path: Path, settings: PolicySettings) -> OpenVlaPolicy:
     Args:
         path: The checkpoint directory.
         settings: Complete settings.
+        progress: Called with the share of the weights that has been read, 0 to 1.
 
     Raises:
         CheckpointError: Something is missing or wrong; the message names file and key.
@@ -171,7 +174,9 @@ def load(path: Path, settings: PolicySettings) -> OpenVlaPolicy:
         settings,
         read_directory_normalizers(directory, settings.unnorm_key),
         encoder.encode,
-        lambda: load_model(directory, device=settings.device, dtype=settings.dtype),
+        lambda: load_model(
+            directory, device=settings.device, dtype=settings.dtype, progress=progress
+        ),
     )
 
 
@@ -210,13 +215,20 @@ def read_directory_normalizers(directory: OftDirectory, unnorm_key: str) -> Norm
     return normalizers
 
 
-def load_model(directory: OftDirectory, *, device: str = 'auto', dtype: str = 'auto') -> OftModel:
+def load_model(
+    directory: OftDirectory,
+    *,
+    device: str = 'auto',
+    dtype: str = 'auto',
+    progress: Callable[[float], None] | None = None,
+) -> OftModel:
     """Load the network and its heads; neither tokenizer nor statistics are needed.
 
     Args:
         directory: The opened directory.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32`` or ``bfloat16``; auto keeps the checkpoint's on the CPU.
+        progress: Called with the share of the weights that has been read, 0 to 1.
 
     Raises:
         CheckpointError: Something is missing or wrong; the message names file and key.
@@ -228,7 +240,12 @@ def load_model(directory: OftDirectory, *, device: str = 'auto', dtype: str = 'a
     precision = choose_dtype(dtype, place, stored)
     head, projector = _load_components(directory, place, precision)
     network = load_network(
-        checkpoint, directory.sizes, with_lm_head=head is None, device=place, dtype=precision
+        checkpoint,
+        directory.sizes,
+        with_lm_head=head is None,
+        device=place,
+        dtype=precision,
+        progress=progress,
     )
     pack_for_cpu(network, head, projector, device=place, dtype=precision)
     return OftModel(

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PolicyKind:
-    """One kind of policy; its module has ``read_spec(path)`` and ``load(path, settings)``.
+    """One kind of policy.
+
+    Its module has ``read_spec(path)`` and ``load(path, settings, progress)``.
 
     Attributes:
         name: Name of the kind.
@@ -60,18 +62,21 @@ def read_spec(reference: str) -> PolicySpec:
     return cast('PolicySpec', _module(directory).read_spec(directory))
 
 
-def load_policy(reference: str, settings: PolicySettings) -> Policy:
+def load_policy(
+    reference: str, settings: PolicySettings, progress: Callable[[float], None] | None = None
+) -> Policy:
     """Load a policy with complete settings.
 
     Args:
         reference: See ``find_policy``.
         settings: Resolved settings.
+        progress: Called with the share of the weights that has been read, 0 to 1.
 
     Raises:
         CheckpointError: The directory is missing something or holds something unusable.
     """
     directory = find_policy(reference)
-    return cast('Policy', _module(directory).load(directory, settings))
+    return cast('Policy', _module(directory).load(directory, settings, progress))
 
 
 def _module(directory: Path) -> Any:

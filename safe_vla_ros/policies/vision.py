@@ -19,6 +19,7 @@ from transformers import (
 
 from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.checkpoint_tensors import (
+    ReadBytes,
     StoredTensor,
     check_shape,
     load_parameters,
@@ -147,9 +148,14 @@ def _build_tower(sizes: TowerSizes) -> nn.Module:
 
 
 def load_vision(
-    vision: FusedVision, checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype
+    vision: FusedVision,
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    read: ReadBytes | None = None,
 ) -> None:
-    """Fill towers that were built on the meta device.
+    """Fill towers that were built on the meta device; ``read`` counts what has been read.
 
     Raises:
         CheckpointError: A key is missing or has another shape.
@@ -158,7 +164,8 @@ def load_vision(
         if sizes.kind == DINOV2:
             for name, tensor in _dinov2_embeddings(checkpoint, sizes).items():
                 set_parameter(tower, f'embeddings.{name}', tensor.to(device, dtype))
-        load_parameters(tower, tower_sources(checkpoint, sizes), device=device, dtype=dtype)
+        sources = tower_sources(checkpoint, sizes)
+        load_parameters(tower, sources, device=device, dtype=dtype, read=read)
     vision.place_buffers(device)
 
 

@@ -1,4 +1,8 @@
-"""The method: which visual tokens a decoder may drop, step by step. Depends on torch only."""
+"""The method: which visual tokens a decoder may drop, step by step.
+
+Pure tensor functions and the memory of an episode on torch alone; no model, no transformers, no
+ROS.
+"""
 
 from safe_vla_ros.pruning.episode import EpisodeState, SaliencyReference, make_episode
 from safe_vla_ros.pruning.flops import decoder_macs, layer_macs

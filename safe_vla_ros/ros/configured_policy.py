@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.ros.command_publisher import CommandPublisher
+from safe_vla_ros.ros.commander_watch import CommanderWatch
 from safe_vla_ros.ros.control_loop import ControlLoop
 from safe_vla_ros.ros.image_fallback import cv_bridge_decoder
 from safe_vla_ros.ros.overlays import Overlays
@@ -20,10 +21,11 @@ from safe_vla_ros.runtime.health import OK, STATE_LEVELS, WARN
 from safe_vla_ros.runtime.worker import InferenceWorker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rclpy.clock import Clock
     from rclpy.lifecycle import LifecycleNode
 
-    from safe_vla_ros.ros.status import Status
     from safe_vla_ros.runtime import InferenceReport
     from safe_vla_ros.runtime.parameters import Resolved
     from safe_vla_ros.runtime.tick_monitor import TickTiming
@@ -61,7 +63,12 @@ class ConfiguredPolicy:
     """
 
     def __init__(
-        self, node: LifecycleNode, policy: Policy, resolved: Resolved, status: Status
+        self,
+        node: LifecycleNode,
+        policy: Policy,
+        resolved: Resolved,
+        publish_state: Callable[[RuntimeState], None],
+        name: str,
     ) -> None:
         """Build everything; nothing runs yet.
 
@@ -69,10 +76,12 @@ class ConfiguredPolicy:
             node: Gets subscriptions and publishers.
             policy: Loaded and warm.
             resolved: Settings.
-            status: Is told every change of state.
+            publish_state: Is told every change of state.
+            name: What the node is called in diagnostics.
         """
         self._node = node
-        self._status = status
+        self._publish_state = publish_state
+        self._name = name
         settings = resolved.node
         self.dry_run = settings.dry_run
         self.runtime = PolicyRuntime(
@@ -88,7 +97,9 @@ class ConfiguredPolicy:
             image_fallback=cv_bridge_decoder(),
         )
         self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
-        self._control = ControlLoop(node, settings.control_rate_hz, self._tick)
+        self._control = ControlLoop(
+            node, settings.control_rate_hz, self._tick, self.runtime.clock_stands_still
+        )
         self._topics = PolicyTopics(node)
         try:
             self._open_topics(resolved)
@@ -104,6 +115,16 @@ class ConfiguredPolicy:
     def timing(self) -> TickTiming:
         """How punctual the control ticks are."""
         return self._control.timing
+
+    @property
+    def other_publishers(self) -> int:
+        """How many other publishers the command topic has, where that is watched."""
+        return self._watch.other_publishers if self._watch is not None else 0
+
+    @property
+    def active(self) -> bool:
+        """Whether the robot may be commanded."""
+        return self._active
 
     @property
     def state(self) -> RuntimeState:
@@ -126,7 +147,10 @@ class ConfiguredPolicy:
             if self._leaving:
                 msg = 'the node is leaving'
                 raise SafeVlaError(msg)
-            self.runtime.activate()
+            if self._watch is not None and self.runtime.other_commander:
+                raise SafeVlaError(self.runtime.other_commander)
+            simulated_time = self._node.get_clock().ros_time_is_active
+            self.runtime.activate(simulated_time=simulated_time)
             self._active = True
             self._worker.start()
             self._overlays.start()
@@ -176,6 +200,16 @@ class ConfiguredPolicy:
         self._commands = CommandPublisher(
             self._topics, node.get_clock(), resolved.control, dry_run=settings.dry_run
         )
+        self._watch: CommanderWatch | None = None
+        if not (settings.dry_run or resolved.control.allow_other_commanders):
+            self._watch = CommanderWatch(
+                node,
+                self._topics,
+                self._commands.kind,
+                self._commands.topic,
+                self.runtime.hear_other_commander,
+            )
+            self._commands.will_send = self._watch.will_send
         self.subscriptions = Subscriptions(
             node,
             self._topics,
@@ -187,7 +221,7 @@ class ConfiguredPolicy:
         self.telemetry = Telemetry(
             node,
             self._topics,
-            name=self._status.name,
+            name=self._name,
             hardware_id=settings.hardware_id,
             frame_id=resolved.control.command_frame,
         )
@@ -212,7 +246,7 @@ class ConfiguredPolicy:
 
     def _publish(self, state: RuntimeState) -> None:
         self._told, self._told_s = state, time.monotonic()
-        self._status.publish_state(state)
+        self._publish_state(state)
 
     def _tell(self, state: RuntimeState) -> None:
         self._publish(state)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 
 from safe_vla_ros.ros.spinner import Spinner
 from safe_vla_ros.runtime.tick_monitor import TickMonitor, TickTiming
@@ -21,28 +23,42 @@ NICENESS = -10
 """Of the control thread, where the system allows it (`nice` in limits.conf): it goes before the
 inference thread when both want a core."""
 
+SUPERVISION_PERIOD_S = 0.02
+"""How often, in steady time, it is asked whether simulated time stands still."""
+
 
 class ControlLoop:
-    """Calls back at the control rate, in the node's time, and measures how punctually.
+    """Calls back at the control rate, and measures how punctually.
 
-    A node has one executor, so the timer lives on a hidden companion node: nothing that the main
+    Ticks go by steady time, so setting the system's time changes nothing. With simulated time they
+    follow ``/clock``, and steady time takes over where that stands still.
+
+    A node has one executor, so the timers live on a hidden companion node: nothing that the main
     node does in its callbacks can delay a tick.
     """
 
-    def __init__(self, node: Node, rate_hz: float, on_tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        rate_hz: float,
+        on_tick: Callable[[], None],
+        clock_stands_still: Callable[[], bool],
+    ) -> None:
         """Prepare; nothing ticks yet.
 
         Args:
-            node: The main node; its clock drives the timer.
-            rate_hz: Ticks per second of that clock.
+            node: The main node; whether it follows ``/clock`` is asked at each start.
+            rate_hz: Ticks per second.
             on_tick: Called in the control thread.
+            clock_stands_still: Tells in the control thread whether simulated time stands still.
         """
         self._node = node
         self._period_s = 1.0 / rate_hz
         self._on_tick = on_tick
+        self._clock_stands_still = clock_stands_still
         self._monitor = TickMonitor(self._period_s)
         self._companion: Node | None = None
-        self._timer: Timer | None = None
+        self._timers: list[Timer] = []
         self._spinner: Spinner | None = None
 
     def start(self) -> None:
@@ -56,12 +72,18 @@ class ControlLoop:
             start_parameter_services=False,
             enable_rosout=False,
         )
-        self._timer = self._companion.create_timer(
-            self._period_s,
-            self._tick,
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            clock=self._node.get_clock(),
-        )
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        calls = [(self._period_s, self._tick, steady)]
+        if self._node.get_clock().ros_time_is_active:
+            calls = [
+                (self._period_s, self._tick, self._node.get_clock()),
+                (SUPERVISION_PERIOD_S, self._supervise, steady),
+            ]
+        group = MutuallyExclusiveCallbackGroup()
+        self._timers = [
+            self._companion.create_timer(period_s, call, callback_group=group, clock=clock)
+            for period_s, call, clock in calls
+        ]
         self._spinner = Spinner(self._companion, 'control', niceness=NICENESS)
 
     def stop(self) -> None:
@@ -70,7 +92,8 @@ class ControlLoop:
             return
         self._spinner.end()
         self._companion.destroy_node()
-        self._spinner = self._companion = self._timer = None
+        self._spinner = self._companion = None
+        self._timers = []
 
     @property
     def period_s(self) -> float:
@@ -81,6 +104,10 @@ class ControlLoop:
     def timing(self) -> TickTiming:
         """How punctual the ticks have been since the start."""
         return self._monitor.timing()
+
+    def _supervise(self) -> None:
+        if self._clock_stands_still():
+            self._on_tick()
 
     def _tick(self) -> None:
         began_s = time.monotonic()

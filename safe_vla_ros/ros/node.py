@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import gc
-import time
+import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from lifecycle_msgs.srv import ChangeState
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from safe_vla_ros.errors import SafeVlaError
+from safe_vla_ros.ros.background_service import answer_in_background
 from safe_vla_ros.ros.configured_policy import INACTIVE, ConfiguredPolicy
+from safe_vla_ros.ros.loading import Loader
 from safe_vla_ros.ros.parameters import NodeParameters
-from safe_vla_ros.ros.policy_source import (
-    PolicySource,
-    RegisteredPolicies,
-    number_of_threads,
-)
+from safe_vla_ros.ros.policy_source import PolicySource, RegisteredPolicies
 from safe_vla_ros.ros.status import Status
-from safe_vla_ros.ros.warm_up import warm_up
 from safe_vla_ros.runtime import RuntimeState, StateName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rcl_interfaces.msg import SetParametersResult
-
     from safe_vla_ros.runtime.parameters import Resolved
-    from safe_vla_ros.types import Policy, PolicySpec
 
 UNCONFIGURED = RuntimeState(StateName.WAITING, 'the node is not configured')
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -44,13 +40,22 @@ class PrunedPolicy(LifecycleNode):
             policies: Where policies come from; this package's when not given.
             options: Of ``rclpy.lifecycle.LifecycleNode``.
         """
+        # Before rclpy declares parameters of its own. Transitions and services set in two threads.
+        self._setting = threading.RLock()
         super().__init__('pruned_policy', **options)
         self._policies = policies or RegisteredPolicies()
         self._configured: ConfiguredPolicy | None = None
         self._leaving = False
-        self._node_parameters = NodeParameters(self, self._apply)
+        self._node_parameters = NodeParameters(self, self._apply, self._setting)
         self._status = Status(self, self._hardware_id, lambda: self._configured)
         self._status.publish_state(UNCONFIGURED)
+        self._loader = Loader(
+            self._policies, self.get_logger(), self._status.publish_state, lambda: self._leaving
+        )
+        self.add_on_set_parameters_callback(self._check_time_source)
+        # Loading takes minutes, a halt seconds; meanwhile the node must answer and tell how it is.
+        for service in [s for s in self.services if s.srv_type is ChangeState]:
+            answer_in_background(self, service)
         self.create_service(Trigger, '~/reset_episode', self._on_reset_episode)
         self.create_service(SetBool, '~/pause', self._on_pause)
         for refusal in self._node_parameters.refusals.values():
@@ -100,22 +105,27 @@ class PrunedPolicy(LifecycleNode):
 
     def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
         """Set parameters whole or not at all, refusing in a sentence that names the parameter."""
-        result = super().set_parameters_atomically(parameter_list)
-        if not result.successful:
-            result.reason = self._node_parameters.explain(parameter_list) or result.reason
+        with self._setting:
+            result = super().set_parameters_atomically(parameter_list)
+            if not result.successful:
+                result.reason = self._node_parameters.explain(parameter_list) or result.reason
         return result
 
     def _configure(self, state: LifecycleState) -> None:
         parameters = self._node_parameters
-        spec = self._policies.read_spec(parameters.policy)
-        resolved = parameters.configure(spec, self._policies.pruner_names())
-        threads = number_of_threads(resolved.node.inference_threads)
-        try:
-            policy = self._load(spec, resolved, threads)
-            self._configured = ConfiguredPolicy(self, policy, resolved, self._status)
-        except BaseException:
-            parameters.release()
-            raise
+        with parameters.held():
+            try:
+                spec = self._loader.read_spec(parameters.policy)
+                resolved = parameters.configure(spec, self._policies.pruner_names())
+                policy = self._loader.load(parameters.policy, spec, resolved)
+                self._configured = ConfiguredPolicy(
+                    self, policy, resolved, self._status.publish_state, self._status.name
+                )
+            except BaseException:
+                parameters.release()
+                if not self._leaving:
+                    self._status.publish_state(UNCONFIGURED)
+                raise
         super().on_configure(state)
         # A full collection would stop every thread for as long as it walks through torch.
         gc.freeze()
@@ -126,24 +136,6 @@ class PrunedPolicy(LifecycleNode):
             f'{spec.chunk_size} actions of {resolved.control.action_period_s:g} s; pruning '
             f'{resolved.pruning.method}, keep ratio {resolved.pruning.keep_ratio:g}'
         )
-
-    def _load(self, spec: PolicySpec, resolved: Resolved, threads: int) -> Policy:
-        """Load the policy and try it out, saying what takes long and how long it took."""
-        logger = self.get_logger()
-        logger.info(f'loading policy {spec.name} ({spec.kind})')
-        start_s = time.perf_counter()
-        policy = self._policies.load(self._node_parameters.policy, resolved.policy, threads)
-        logger.info(f'loaded after {time.perf_counter() - start_s:.1f} s; trying it out')
-        durations_s = warm_up(policy, resolved)
-        text = ' and '.join(f'{duration_s:.3g}' for duration_s in durations_s)
-        logger.info(f'inferences to try it out took {text} s')
-        limit_s = resolved.control.max_chunk_age_s
-        if min(durations_s) > limit_s:
-            logger.warning(
-                f'an inference takes longer than max_chunk_age_s ({limit_s:g} s): no chunk will be '
-                'played. Use a faster device or, if nothing moves while the policy thinks, raise it'
-            )
-        return policy
 
     def _activate(self, state: LifecycleState) -> None:
         configured = self._configured
@@ -185,23 +177,41 @@ class PrunedPolicy(LifecycleNode):
     def _on_reset_episode(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        if self._configured is not None:
-            self._configured.runtime.reset_episode()
-        response.success = self._configured is not None
+        configured = self._configured
+        if configured is not None:
+            configured.runtime.reset_episode()
+        response.success = configured is not None
         response.message = 'a new episode begins' if response.success else 'not configured'
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if self._configured is not None:
-            self._configured.runtime.pause(request.data)
-        response.success = self._configured is not None
-        done = 'paused' if request.data else 'resumes from a fresh observation'
-        response.message = done if response.success else 'not configured'
+        configured = self._configured
+        response.success = configured is not None
+        response.message = 'not configured'
+        if configured is not None:
+            configured.runtime.pause(request.data)
+            obstacle = configured.runtime.obstacle
+            response.message = 'paused' if request.data else 'resumes from a fresh observation'
+            if obstacle and not request.data:
+                response.message = f'not paused any more, but nothing moves: {obstacle}'
         return response
 
+    def _check_time_source(self, changes: list[Any]) -> SetParametersResult:
+        """Refuse another source of time while the arm may move; rclpy would switch at once."""
+        configured = self._configured
+        changed = any(
+            change.name == 'use_sim_time' and change.value != self.get_clock().ros_time_is_active
+            for change in changes
+        )
+        if changed and configured is not None and configured.active:
+            reason = 'use_sim_time cannot change while the node is active (deactivate it first)'
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
     def _apply(self, resolved: Resolved) -> None:
-        if self._configured is not None:
-            self._configured.apply(resolved)
+        configured = self._configured
+        if configured is not None:
+            configured.apply(resolved)
 
     def _hardware_id(self) -> str:
         return str(self.get_parameter('hardware_id').value)

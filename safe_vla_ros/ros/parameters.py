@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import (
@@ -25,7 +26,8 @@ from safe_vla_ros.runtime.parameters import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    import threading
+    from collections.abc import Callable, Collection, Iterator
 
     from rclpy.node import Node
 
@@ -54,21 +56,26 @@ class NodeParameters:
         refusals: Why values given at the start cannot be used, by parameter name.
     """
 
-    def __init__(self, node: Node, on_change: Callable[[Resolved], None]) -> None:
+    def __init__(
+        self, node: Node, on_change: Callable[[Resolved], None], lock: threading.RLock
+    ) -> None:
         """Declare every parameter.
 
         Args:
             node: Whose parameters these are.
             on_change: Called after dynamic parameters have changed while the node is configured.
+            lock: Held by the node while it sets parameters; here, while the policy changes.
         """
         self._node = node
         self._on_change = on_change
+        self._lock = lock
         self._explicit: dict[str, Any] = {}
         self._spec: PolicySpec | None = None
         self._in_force: Resolved | None = None
         self._pruner_names: Collection[str] = ()
         self._pending: tuple[dict[str, Any], Resolved | None] | None = None
         self._filling = False
+        self._loading = False
         self.refusals: dict[str, str] = {}
         for parameter in PARAMETERS.values():
             self._declare(parameter)
@@ -109,14 +116,27 @@ class NodeParameters:
         """
         if self.refusals:
             raise ParameterError('; '.join(self.refusals.values()))
-        resolved = resolve(self._explicit, spec, pruner_names=pruner_names)
-        self._fill_in(resolved)
-        self._spec, self._pruner_names, self._in_force = spec, pruner_names, resolved
+        with self._lock:
+            resolved = resolve(self._explicit, spec, pruner_names=pruner_names)
+            self._fill_in(resolved)
+            self._spec, self._pruner_names, self._in_force = spec, pruner_names, resolved
         return resolved
 
     def release(self) -> None:
         """Forget the policy: every parameter that is not read-only may change again."""
-        self._spec = self._in_force = None
+        with self._lock:
+            self._spec = self._in_force = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Refuse every change meanwhile, so that a policy is loaded with what is shown."""
+        with self._lock:
+            self._loading = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._loading = False
 
     def explain(self, changes: list[RosParameter]) -> str:
         """Say in our own words why changes are refused; empty when the table does not object."""
@@ -157,6 +177,10 @@ class NodeParameters:
                 for change in changes
                 if change.name in PARAMETERS
             }
+            if given and self._loading:
+                name, value = next(iter(given.items()))
+                what = 'cannot change while the policy loads; set it again when that has ended'
+                raise PARAMETERS[name].error(value, what)
             if given:
                 self._pending = self._candidate(given)
         except ParameterError as error:

@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from safe_vla_ros.types import Policy, PolicySettings, PolicySpec
 
 MOST_THREADS = 4
@@ -18,8 +20,22 @@ class PolicySource(Protocol):
         """Read what a policy says about itself, without its weights."""
         ...
 
-    def load(self, reference: str, settings: PolicySettings, threads: int) -> Policy:
-        """Load a policy that may use so many CPU threads."""
+    def load(
+        self,
+        reference: str,
+        settings: PolicySettings,
+        threads: int,
+        progress: Callable[[float], None],
+    ) -> Policy:
+        """Load a policy that may use so many CPU threads.
+
+        Args:
+            reference: Which.
+            settings: Complete settings.
+            threads: CPU threads of an inference.
+            progress: Called with the share of the weights that has been read, 0 to 1; what it
+                raises ends the loading.
+        """
         ...
 
     def pruner_names(self) -> tuple[str, ...]:
@@ -36,14 +52,20 @@ class RegisteredPolicies:
 
         return read_spec(reference)
 
-    def load(self, reference: str, settings: PolicySettings, threads: int) -> Policy:
+    def load(
+        self,
+        reference: str,
+        settings: PolicySettings,
+        threads: int,
+        progress: Callable[[float], None],
+    ) -> Policy:
         """Load a policy that may use so many CPU threads."""
         import torch  # noqa: PLC0415
 
         from safe_vla_ros.policies.registry import load_policy  # noqa: PLC0415
 
         torch.set_num_threads(threads)
-        return load_policy(reference, settings)
+        return load_policy(reference, settings, progress)
 
     def pruner_names(self) -> tuple[str, ...]:
         """Return the names of the registered pruners."""

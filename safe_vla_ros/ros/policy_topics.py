@@ -53,7 +53,7 @@ class PolicyTopics:
         topic: str,
         callback: Callable[[Any], None],
         qos: QoSProfile,
-        events: SubscriptionEventCallbacks,
+        events: SubscriptionEventCallbacks | None = None,
     ) -> None:
         """Make a subscription."""
         self.subscriptions.append(

@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from safe_vla_ros.ros.message_building import status_message
 from safe_vla_ros.ros.policy_topics import overridable
-from safe_vla_ros.runtime import RuntimeState, diagnostics, health
+from safe_vla_ros.runtime import RuntimeState, StateName, diagnostics, health
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,7 @@ class Status:
         self._node = node
         self._hardware_id = hardware_id
         self._configured = configured
+        self._told = RuntimeState(StateName.WAITING, '')
         self._before: tuple[ConfiguredPolicy, health.Moment] | None = None
         root = node.get_namespace() == '/'
         self.name = node.get_name() if root else node.get_fully_qualified_name()
@@ -62,7 +63,8 @@ class Status:
         node.create_timer(PERIOD_S, self.publish, clock=steady)
 
     def publish_state(self, state: RuntimeState) -> None:
-        """Publish the runtime's state."""
+        """Publish the node's state; the tasks say it, too, while nothing is configured."""
+        self._told = state
         judged = health.state_health(state)
         text = judged.message
         values = {'state': state.name, 'reason': state.reason or diagnostics.NONE}
@@ -76,7 +78,7 @@ class Status:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         if configured is None:
-            judged = health.Health(health.WARN, 'unconfigured')
+            judged = health.state_health(self._told)
             tasks = {task: (judged, dict[str, str]()) for task in TASKS}
         else:
             tasks = self._judge(configured)
@@ -115,7 +117,7 @@ class Status:
             ),
             'pruning': (health.pruning_health(state, pruning.get('method', 'ready')), pruning),
             'control': (
-                health.control_health(state, now, before),
+                health.control_health(state, now, before, configured.other_publishers),
                 {
                     'state': state.name,
                     'dry_run': diagnostics.flag(configured.dry_run),

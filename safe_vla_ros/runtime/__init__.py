@@ -1,4 +1,7 @@
-"""What a robot needs around a policy, without ROS and without torch."""
+"""What a robot needs around a policy: inputs, ages, playback, limits, halting, parameters.
+
+numpy and OpenCV only, no torch, no ROS; every clock is injected.
+"""
 
 from safe_vla_ros.runtime.clocks import ManualClock, SteadyClock
 from safe_vla_ros.runtime.controller import Command

@@ -9,7 +9,7 @@ import numpy as np
 
 from safe_vla_ros.runtime.geometry import Pose, rotation_matrix
 from safe_vla_ros.runtime.gripper import GripperOutput
-from safe_vla_ros.runtime.halt_reasons import HaltKind, HaltReason, starved
+from safe_vla_ros.runtime.halt_reasons import HaltKind, HaltReason, stalled, starved
 from safe_vla_ros.runtime.halting import HaltSequence, Phase
 from safe_vla_ros.runtime.limits import LimitedTwist, TwistLimiter
 from safe_vla_ros.runtime.playback import ChunkPlayer
@@ -103,6 +103,26 @@ class Controller:
         """Halt and drop everything that is tied to the clock, which has jumped."""
         self.halt(reason, now_s)
         self.player.forget()
+
+    def stall(self, gap_s: float, hold_s: float, now_s: float) -> None:
+        """Take it that the robot got no command for longer than it holds one.
+
+        A robot that stops by itself has stopped, so zeros come first and motion begins from rest;
+        one that does not is braked from the last twist. Nothing happens where nothing was
+        commanded.
+
+        Args:
+            gap_s: Time since the last command, seconds.
+            hold_s: How long the robot holds a command, seconds; 0 for ever.
+            now_s: The clock's time.
+        """
+        if self.silent:
+            return
+        if self._sequence.phase is not Phase.MOVING:
+            self.halts[HaltKind.STALLED] += 1
+        self.halt(stalled(gap_s, hold_s), now_s)
+        if hold_s:
+            self._limiter.rest()
 
     def tick(
         self, tick: Tick, blocked: HaltReason | None, pose: Pose | None, settings: ControlSettings

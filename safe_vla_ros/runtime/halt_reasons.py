@@ -37,15 +37,19 @@ class HaltKind(str, Enum):
     FAILURES = 'failures', StateName.FAILED  # the inference scheduler, until a reset
     WORKSPACE = 'workspace', StateName.FAILED  # motion permission itself, until a reset
     PAUSED = 'paused', StateName.PAUSED  # the policy runtime, at once
+    OTHER_COMMANDER = 'other_commander', StateName.FAILED  # motion permission, as it is told
+    CLOCK_STOPPED = 'clock_stopped', StateName.STALE  # the policy runtime, simulated time only
     NO_INSTRUCTION = 'no_instruction', StateName.WAITING  # the policy runtime, at once
     MISSING = 'missing', StateName.WAITING  # the input store
     STALE = 'stale', StateName.STALE  # the input store
     INVALID = 'invalid', StateName.STALE  # the input store
 
-    # The policy runtime raises these once, when it is told to or the clock jumps.
+    # The policy runtime raises these once, when it is told to, or at a tick that comes at
+    # the wrong time.
     INSTRUCTION = 'instruction', StateName.HALTING
     RESET = 'reset', StateName.HALTING
-    TIME_JUMP = 'time_jump', StateName.HALTING
+    CLOCK_JUMP = 'clock_jump', StateName.HALTING, True
+    STALLED = 'stalled', StateName.HALTING, True
 
     # The inference scheduler raises this once, for a chunk.
     NON_FINITE = 'non_finite', StateName.HALTING, True
@@ -76,7 +80,6 @@ PAUSED = HaltReason(HaltKind.PAUSED, 'paused')
 NO_INSTRUCTION = HaltReason(HaltKind.NO_INSTRUCTION, 'no instruction')
 NEW_INSTRUCTION = HaltReason(HaltKind.INSTRUCTION, 'a new instruction began an episode')
 RESET = HaltReason(HaltKind.RESET, 'the episode was reset')
-TIME_JUMP = HaltReason(HaltKind.TIME_JUMP, 'the clock jumped back')
 
 
 def missing(what: str) -> HaltReason:
@@ -131,3 +134,35 @@ def workspace(outside_m: float, margin_m: float) -> HaltReason:
         f'workspace_margin_m is {margin_m:g}'
     )
     return HaltReason(HaltKind.WORKSPACE, text)
+
+
+def clock_jump(jump_s: float) -> HaltReason:
+    """Return the reason that the clock of stamps jumped, by seconds; negative is backwards."""
+    where = 'back' if jump_s < 0.0 else 'ahead'
+    return HaltReason(HaltKind.CLOCK_JUMP, f'the clock jumped {where} by {abs(jump_s):.3g} s')
+
+
+def clock_stopped(began: bool) -> HaltReason:
+    """Return the reason that simulated time does not move.
+
+    Args:
+        began: Whether there has been any simulated time.
+    """
+    text = 'no new /clock comes' if began else 'there is no /clock'
+    return HaltReason(HaltKind.CLOCK_STOPPED, f'simulated time stands still: {text}')
+
+
+def stalled(gap_s: float, hold_s: float) -> HaltReason:
+    """Return the reason that no command went out for longer than the robot holds one, seconds."""
+    return HaltReason(
+        HaltKind.STALLED,
+        f'the node stalled: no command for {gap_s:.3g} s, the robot holds one for {hold_s:g} s',
+    )
+
+
+def other_commander(topic: str) -> HaltReason:
+    """Return the reason that somebody else commands the robot, too."""
+    return HaltReason(
+        HaltKind.OTHER_COMMANDER,
+        f'another publisher commands the robot on {topic}; stop it, then reset the episode',
+    )

@@ -19,13 +19,14 @@ OK, WARN, ERROR = 0, 1, 2
 STATE_LEVELS = {
     StateName.RUNNING: OK,
     StateName.WAITING: WARN,
+    StateName.LOADING: WARN,
     StateName.STARVED: WARN,
     StateName.HALTING: WARN,
     StateName.PAUSED: WARN,
     StateName.STALE: ERROR,
     StateName.FAILED: ERROR,
 }
-"""Level of each state of the runtime."""
+"""Level of each state of the runtime, and of the node while it loads a policy."""
 
 CLIPPED_SHARE = 0.05
 """Share of the played ticks above which clipping is a warning."""
@@ -98,12 +99,23 @@ def inference_health(state: RuntimeState, now: Moment, before: Moment) -> Health
     return Health(*_idle_or('running', state))
 
 
-def control_health(state: RuntimeState, now: Moment, before: Moment) -> Health:
-    """Judge the control ticks of a period."""
+def control_health(
+    state: RuntimeState, now: Moment, before: Moment, other_publishers: int = 0
+) -> Health:
+    """Judge the control ticks of a period.
+
+    Args:
+        state: The runtime's state.
+        now: What was counted up to the end of the period.
+        before: What was counted up to its beginning.
+        other_publishers: Other publishers on the command topic, silent or not.
+    """
     health = state_health(state)
     if health.level == ERROR:
         return health
     warnings = [health.message] if health.level == WARN else []
+    if other_publishers:
+        warnings.append(f'{other_publishers} other publishers on the command topic')
     missed = now.timing.missed - before.timing.missed
     if missed > 0:
         warnings.append(f'{missed} ticks missed')

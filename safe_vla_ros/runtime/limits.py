@@ -60,6 +60,10 @@ class TwistLimiter:
         """Norms of the last twist, m/s and rad/s."""
         return math.hypot(*self._linear), math.hypot(*self._angular)
 
+    def rest(self) -> None:
+        """Take it that the arm has come to rest by itself."""
+        self._linear, self._angular = np.zeros(3), np.zeros(3)
+
     def limit(
         self,
         linear_m_s: Float64Array,

@@ -7,11 +7,15 @@ from safe_vla_ros.runtime.halt_reasons import (
     NO_INSTRUCTION,
     PAUSED,
     HaltReason,
+    other_commander,
     workspace,
 )
 from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.limits import distance_outside
 from safe_vla_ros.runtime.settings import ControlSettings
+
+OTHER_COMMANDER_S = 1.0
+"""How long a command of somebody else counts."""
 
 
 class MotionPermission:
@@ -23,6 +27,7 @@ class MotionPermission:
         paused: Whether somebody paused.
         instruction: The task in words; empty when there is none.
         breach: How the workspace was left, latched; None otherwise.
+        conflict: Who else commanded the robot while it moved, latched; None otherwise.
     """
 
     def __init__(self, instruction: str) -> None:
@@ -31,6 +36,30 @@ class MotionPermission:
         self.paused = False
         self.instruction = instruction
         self.breach: HaltReason | None = None
+        self.conflict: HaltReason | None = None
+        self._other: tuple[HaltReason, float] | None = None
+
+    def unlatch(self) -> None:
+        """Forget what is latched; what is still so is found again."""
+        self.breach = self.conflict = None
+
+    def hear_other(self, topic: str, steady_s: float, *, in_motion: bool) -> None:
+        """Take note of a command that somebody else sent.
+
+        Args:
+            topic: Where.
+            steady_s: When, in steady time.
+            in_motion: Whether this node was commanding the robot, too; then it is latched.
+        """
+        self._other = other_commander(topic), steady_s
+        if in_motion and not (self.paused or self.closing):
+            self.conflict = self._other[0]
+
+    def other_commands(self, steady_s: float) -> HaltReason | None:
+        """Return the reason that somebody else commanded the robot a moment ago, or None."""
+        if self._other is None or steady_s - self._other[1] > OTHER_COMMANDER_S:
+            return None
+        return self._other[0]
 
     def reason(
         self,
@@ -38,7 +67,9 @@ class MotionPermission:
         control: ControlSettings,
         *,
         failed: HaltReason | None,
+        clock: HaltReason | None,
         now_s: float,
+        steady_s: float,
     ) -> HaltReason | None:
         """Return why nothing may move or be inferred, or None.
 
@@ -46,14 +77,20 @@ class MotionPermission:
             inputs: The newest messages.
             control: Timeouts and the workspace.
             failed: Why inference has failed for good; None otherwise.
+            clock: What is wrong with the clock; None when nothing is.
             now_s: The clock's time.
+            steady_s: Steady time.
         """
         if self.closing:
             return DEACTIVATING
-        if failed or self.breach:
-            return failed or self.breach
+        latched = failed or self.breach or self.conflict
+        if latched:
+            return latched
         if self.paused:
             return PAUSED
+        reason = self.other_commands(steady_s) or clock
+        if reason:
+            return reason
         if not self.instruction:
             return NO_INSTRUCTION
         reason = inputs.missing() or inputs.unusable(now_s, control.observation_timeout_s)

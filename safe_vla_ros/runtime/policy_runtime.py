@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
 from safe_vla_ros.errors import ObservationError
+from safe_vla_ros.runtime.clock_watch import ClockReading
 from safe_vla_ros.runtime.controller import Command, Controller
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.halt_reasons import (
@@ -17,8 +17,9 @@ from safe_vla_ros.runtime.halt_reasons import (
     NO_INSTRUCTION,
     PAUSED,
     RESET,
-    TIME_JUMP,
     HaltReason,
+    clock_jump,
+    clock_stopped,
 )
 from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, infer
@@ -30,7 +31,7 @@ from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, uses_pose
 from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.runtime.states import RuntimeState, StateName
 from safe_vla_ros.runtime.statistics import RuntimeStatistics, take_statistics
-from safe_vla_ros.runtime.ticks import Tick, TickTimer
+from safe_vla_ros.runtime.ticks import TickClock
 from safe_vla_ros.types import Clock, MessageHeader, Policy, PruningSettings
 
 
@@ -90,8 +91,8 @@ class PolicyRuntime:
         )
         self._controller = Controller()
         self._scheduler = InferenceScheduler(policy)
-        self._timer = TickTimer(control.control_rate_hz)
-        self._steady_timer = TickTimer(control.control_rate_hz)
+        self._ticks = self._new_tick_clock()
+        self._clock_halt: HaltReason | None = None
         self._permission = MotionPermission(initial_instruction.strip())
 
     # Inputs: only stored.
@@ -141,13 +142,19 @@ class PolicyRuntime:
 
     # Life cycle.
 
-    def activate(self) -> None:
-        """Begin to work; nothing is commanded before the first chunk."""
+    def activate(self, *, simulated_time: bool | None = None) -> None:
+        """Begin to work; nothing is commanded before the first chunk.
+
+        Args:
+            simulated_time: Whether the clock may go at any rate and stand still, until the next
+                activation. By default it may where there is no steady clock beside it.
+        """
         with self._lock:
             lock = self._permission
-            lock.active, lock.closing, lock.breach = True, False, None
-            self._timer.restart()
-            self._steady_timer.restart()
+            lock.active, lock.closing = True, False
+            lock.unlatch()
+            self._ticks = self._new_tick_clock(simulated_time)
+            self._clock_halt = None
             self._scheduler.activate()
             self._scheduler.episodes.begin_epoch('episode_start')
             self._controller.activate(self._clock.now_s())
@@ -184,7 +191,7 @@ class PolicyRuntime:
         """Drop the chunk, clear the policy's memory and leave ``failed``."""
         with self._lock:
             self._scheduler.recover()
-            self._permission.breach = None
+            self._permission.unlatch()
             self._begin_epoch('service', RESET)
 
     def apply(
@@ -196,18 +203,44 @@ class PolicyRuntime:
             self._pruning = pruning or self._pruning
             self._inputs.pose_in_use = self._needs_pose(self._control)
 
+    def hear_other_commander(self, topic: str) -> None:
+        """Take note that a command of somebody else came in on the command topic."""
+        with self._lock:
+            in_motion = self._permission.active and not self._controller.silent
+            steady_s = self._steady.now_s()
+            self._permission.hear_other(topic, steady_s, in_motion=in_motion)
+
+    @property
+    def other_commander(self) -> str:
+        """Who else commanded the robot within the last second, as a sentence; empty if nobody."""
+        with self._lock:
+            reason = self._permission.other_commands(self._steady.now_s())
+            return reason.text if reason else ''
+
+    @property
+    def obstacle(self) -> str:
+        """What stands against moving now, as a sentence; empty when nothing does."""
+        with self._lock:
+            reason = self._blocked(self._clock.now_s())
+            return reason.text if reason else ''
+
     # Control.
+
+    def clock_stands_still(self) -> bool:
+        """Look at the clock between two ticks: whether ticks must go by steady time now."""
+        with self._lock:
+            return self._permission.active and self._ticks.stands_still()
 
     def tick(self) -> Command | None:
         """Say what to command now; None is silence."""
         with self._lock:
-            tick = self._measure()
             if not self._permission.active:
                 return None
-            if tick.jumped_back:
-                self._scheduler.episodes.begin_epoch('episode_start')
-                self._inputs.forget()
-                self._controller.forget_time(TIME_JUMP, tick.now_s)
+            tick = self._ticks.tick(closing=self._permission.closing)
+            self._note_clock(tick.clock, tick.now_s)
+            if tick.stalled:
+                hold_s = self._control.robot_command_timeout_s
+                self._controller.stall(tick.gap_s, hold_s, tick.now_s)
             blocked = self._blocked(tick.now_s)
             return self._controller.tick(tick, blocked, self._inputs.pose, self._control)
 
@@ -284,14 +317,30 @@ class PolicyRuntime:
         self._scheduler.episodes.begin_epoch(memory_reason)
         self._controller.halt(halt, self._clock.now_s())
 
-    def _measure(self) -> Tick:
-        tick = self._timer.tick(self._clock.now_s())
-        steady = self._steady_timer.tick(self._steady.now_s())
-        if self._permission.closing or tick.jumped_back:
-            return replace(tick, elapsed_s=steady.elapsed_s)
-        return tick
+    def _new_tick_clock(self, simulated_time: bool | None = None) -> TickClock:
+        if simulated_time is None:
+            simulated_time = self._steady is self._clock
+        return TickClock(
+            self._clock,
+            self._steady,
+            rate_hz=self._control.control_rate_hz,
+            hold_s=self._control.robot_command_timeout_s,
+            simulated=simulated_time,
+        )
+
+    def _note_clock(self, reading: ClockReading, now_s: float) -> None:
+        self._clock_halt = clock_stopped(now_s > 0.0) if reading.standstill_s else None
+        if reading.jump_s:
+            self._scheduler.episodes.begin_epoch('episode_start')
+            self._inputs.forget()
+            self._controller.forget_time(clock_jump(reading.jump_s), now_s)
 
     def _blocked(self, now_s: float) -> HaltReason | None:
         return self._permission.reason(
-            self._inputs, self._control, failed=self._scheduler.failed, now_s=now_s
+            self._inputs,
+            self._control,
+            failed=self._scheduler.failed,
+            clock=self._clock_halt,
+            now_s=now_s,
+            steady_s=self._steady.now_s(),
         )

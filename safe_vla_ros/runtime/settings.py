@@ -52,6 +52,8 @@ class ControlSettings:
         starvation_grace_s: How long the last twist is held when the chunk has ended.
         halt_zero_duration_s: How long zeros are published after the arm has decelerated.
         max_consecutive_failures: Inference errors in a row that latch ``failed``.
+        robot_command_timeout_s: How long the robot holds a command, seconds; 0 for ever.
+        allow_other_commanders: Whether somebody else may command the robot at the same time.
         control_rate_hz: Expected rate of ticks; the clock says how long each one really took.
     """
 
@@ -70,4 +72,6 @@ class ControlSettings:
     starvation_grace_s: float = 0.1
     halt_zero_duration_s: float = 0.5
     max_consecutive_failures: int = 3
+    robot_command_timeout_s: float = 0.1
+    allow_other_commanders: bool = False
     control_rate_hz: float = 50.0

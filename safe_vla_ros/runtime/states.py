@@ -7,9 +7,10 @@ from enum import Enum
 
 
 class StateName(str, Enum):
-    """A state of the runtime; its value is what messages and files say."""
+    """A state of the runtime, or of the node while it loads; the value is what messages say."""
 
     WAITING = 'waiting'
+    LOADING = 'loading'
     RUNNING = 'running'
     STARVED = 'starved'
     STALE = 'stale'

@@ -175,6 +175,10 @@ class Robot:
     # Services
 
     def call(self, kind, service, request):
+        return self.begin(kind, service, request)()
+
+    def begin(self, kind, service, request):
+        """Ask something of the node; return what waits for the answer."""
         client = self.clients.get(service)
         if client is None:
             client = self.node.create_client(kind, f'{self.name}/{service}')
@@ -182,11 +186,15 @@ class Robot:
         assert client.wait_for_service(PATIENCE_S), service
         future = client.call_async(request)
         future.add_done_callback(lambda _: self._notify())
-        return self.wait(lambda: future.done() and future.result(), f'answer of {service}')
+        return lambda: self.wait(lambda: future.done() and future.result(), f'answer of {service}')
 
     def transition(self, name):
+        return self.begin_transition(name)()
+
+    def begin_transition(self, name):
         request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
-        return self.call(ChangeState, 'change_state', request).success
+        answer = self.begin(ChangeState, 'change_state', request)
+        return lambda: answer().success
 
     def lifecycle_state(self):
         return self.call(GetState, 'get_state', GetState.Request()).current_state.label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 import weakref
@@ -114,7 +115,11 @@ class FakePolicy:
 
 
 class FakePolicies:
-    """Loads the fake policy, or fails as it is told."""
+    """Loads the fake policy, or fails as it is told.
+
+    A slow load reports the ``shares`` that come, up to None, and then waits for the ``gate``;
+    the policy ``endless`` is never loaded.
+    """
 
     def __init__(self):
         self.policy = None
@@ -124,6 +129,9 @@ class FakePolicies:
         self.spec = SPEC
         self.loading_fault = None
         self.first_fault = None
+        self.slow = False
+        self.gate = threading.Event()
+        self.shares = queue.Queue()
 
     def read_spec(self, reference):
         if reference == 'absent':
@@ -131,11 +139,18 @@ class FakePolicies:
             raise CheckpointError(msg)
         return self.spec
 
-    def load(self, reference, settings, threads):
+    def load(self, reference, settings, threads, progress):
+        if reference == 'endless':
+            threading.Event().wait()
+        if self.slow:
+            while (share := self.shares.get()) is not None:
+                progress(share)
         if self.loading_fault is not None:
             raise self.loading_fault
         self.policy = FakePolicy(settings)
         self.policy.fault = self.first_fault
+        if self.slow:
+            self.policy.gate = self.gate
         return self.policy
 
     def pruner_names(self):
@@ -148,8 +163,8 @@ class KeptChunks(RegisteredPolicies):
     def __init__(self):
         self.chunks = {}
 
-    def load(self, reference, settings, threads):
-        policy, chunks = super().load(reference, settings, threads), self.chunks
+    def load(self, *arguments):
+        policy, chunks = super().load(*arguments), self.chunks
 
         class Keeping:
             spec, new_episode = policy.spec, policy.new_episode

@@ -15,6 +15,7 @@ from node_bench import DOMAIN, PATIENCE_S, Robot, moves, seconds
 from rosgraph_msgs.msg import Clock
 
 HALT_S = 2.0
+LEAVING_S = 1.5
 HERE = Path(__file__).parent
 
 
@@ -92,6 +93,16 @@ def test_signal_in_a_long_inference_does_not_wait_for_it(robot):
         process.ask_to_end(signal.SIGTERM)
         assert process.wait() == 0
         assert not moves(robot.heard['twist'][-1])
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_a_policy_loads_ends_the_process_at_once(robot, number):
+    with Process(*parameters(policy='endless')) as process:
+        robot.begin_transition('configure')
+        robot.wait_state('loading', 'of the weights')
+        asked_s = process.ask_to_end(number)
+        assert process.wait() == 0
+        assert time.monotonic() - asked_s < LEAVING_S
 
 
 def test_signal_where_clock_stands_still_still_ends_in_time():

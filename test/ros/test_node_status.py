@@ -13,7 +13,7 @@ OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 
 
 def test_diagnostics_come_in_every_state(robot):
-    assert robot.task('control').message == 'unconfigured'
+    assert robot.task('control').message == 'waiting: the node is not configured'
     assert robot.transition('configure')
     status = robot.task('control', lambda s: 'not active' in s.message)
     assert status.level == WARN

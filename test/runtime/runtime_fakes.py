@@ -142,6 +142,7 @@ class Bench:
         self.steady_clock = steady_clock
         self.latency_s = latency_s
         self.interval_s = 0.02
+        self.clock_runs = True
         self.inputs = {*self.policy.spec.cameras, 'ee_pose', 'joint_states'}
         self.position = np.array([0.4, 0.0, 0.3])
         self.quaternion = np.array([0.0, 0.0, 0.0, 1.0])
@@ -209,7 +210,8 @@ class Bench:
 
     def pass_time(self, interval_s: float | None = None) -> None:
         interval_s = self.interval_s if interval_s is None else interval_s
-        self.clock.advance(interval_s)
+        if self.clock_runs:
+            self.clock.advance(interval_s)
         if self.steady_clock is not None:
             self.steady_clock.advance(interval_s)
 

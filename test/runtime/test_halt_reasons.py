@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from runtime_fakes import Bench, FakePolicy, chunk, control, speed, steady_chunk
 
-from safe_vla_ros.runtime import StateName, Workspace, diagnostics
+from safe_vla_ros.runtime import ManualClock, StateName, Workspace, diagnostics
 from safe_vla_ros.runtime.halt_reasons import HaltKind
 from safe_vla_ros.runtime.tick_monitor import TickMonitor
 from safe_vla_ros.types import ActionChunk, Observation
@@ -66,6 +66,10 @@ def not_finite(bench: Bench) -> None:
     bench.policy.plan = lambda _: chunk([[math.nan, 0, 0]] * 8)
 
 
+def stopped_clock(bench: Bench) -> None:
+    bench.clock_runs = False
+
+
 CAUSES: dict[HaltKind, Callable[[Bench], None]] = {
     HaltKind.DEACTIVATE: lambda bench: bench.runtime.begin_deactivate(),
     HaltKind.FAILURES: failing,
@@ -77,7 +81,10 @@ CAUSES: dict[HaltKind, Callable[[Bench], None]] = {
     HaltKind.INVALID: invalid,
     HaltKind.INSTRUCTION: lambda bench: bench.runtime.set_instruction('another task'),
     HaltKind.RESET: lambda bench: bench.runtime.reset_episode(),
-    HaltKind.TIME_JUMP: lambda bench: bench.clock.advance(-5.0),
+    HaltKind.CLOCK_JUMP: lambda bench: bench.clock.advance(-5.0),
+    HaltKind.CLOCK_STOPPED: stopped_clock,
+    HaltKind.STALLED: lambda bench: bench.clock.advance(0.3),
+    HaltKind.OTHER_COMMANDER: lambda bench: bench.runtime.hear_other_commander('/ee_twist'),
     HaltKind.NON_FINITE: not_finite,
     HaltKind.STARVED: slow,
 }
@@ -85,7 +92,10 @@ CAUSES: dict[HaltKind, Callable[[Bench], None]] = {
 
 @pytest.mark.parametrize('kind', HaltKind, ids=str)
 def test_every_kind_of_halt_is_raised_and_counted_once(kind: HaltKind) -> None:
-    bench = Bench(FakePolicy(lambda _: steady_chunk(0.2, steps=40)))
+    bench = Bench(
+        FakePolicy(lambda _: steady_chunk(0.2, steps=40)), steady_clock=ManualClock(500.0)
+    )
+    bench.runtime.activate(simulated_time=True)
     bench.inputs.discard('ee_pose')
     assert speed(bench.run(0.5)[-1]) > 0.0
     CAUSES[kind](bench)

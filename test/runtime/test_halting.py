@@ -483,7 +483,7 @@ def test_a_clock_that_jumps_back_halts_and_begins_anew() -> None:
     assert speeds[-1] == pytest.approx(0.2)
     assert np.abs(np.diff([0.2, *speeds])).max() <= 0.02 + 1e-9
     assert bench.runtime.statistics().epoch == epoch + 1
-    assert bench.runtime.statistics().halts == {HaltKind.TIME_JUMP: 1}
+    assert bench.runtime.statistics().halts == {HaltKind.CLOCK_JUMP: 1}
     assert len({id(memory) for memory in bench.policy.memories}) == 2
 
 

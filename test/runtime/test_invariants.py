@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -52,6 +53,7 @@ class Arm:
             steady_clock=ManualClock(700.0),
         )
         self.jobs: list[InferenceJob] = []
+        self.tasks = itertools.count()
         self.last: Command | None = None
         self.last_s = self.bench.now_s
         self.forbidden_since_s: float | None = None
@@ -72,7 +74,7 @@ class Arm:
             'pause': lambda: runtime.pause(True),
             'resume': lambda: runtime.pause(False),
             'reset': runtime.reset_episode,
-            'other task': lambda: runtime.set_instruction(f'task {self.rng.integers(100)}'),
+            'other task': lambda: runtime.set_instruction(f'task {next(self.tasks)}'),
             'no task': lambda: runtime.set_instruction(''),
             'camera dies': lambda: inputs.discard('front'),
             'camera returns': lambda: inputs.add('front'),
