@@ -27,7 +27,7 @@ from safe_vla_ros.runtime.motion_permission import (
     MotionPermission,
 )
 from safe_vla_ros.runtime.planned_path import planned_path
-from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, uses_pose
+from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, needs_pose
 from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.runtime.statistics import RuntimeStatistics
 from safe_vla_ros.runtime.ticks import Tick, TickTimer
@@ -86,7 +86,7 @@ class PolicyRuntime:
         self._inputs = InputStore(
             cameras,
             joints_in_use(proprio_layout, gripper_joint_names),
-            pose_in_use=self._needs_pose(control),
+            pose_in_use=needs_pose(control, proprio_layout),
         )
         self._controller = Controller()
         self._scheduler = InferenceScheduler(policy)
@@ -194,7 +194,7 @@ class PolicyRuntime:
         with self._lock:
             self._control = control or self._control
             self._pruning = pruning or self._pruning
-            self._inputs.pose_in_use = self._needs_pose(self._control)
+            self._inputs.pose_in_use = needs_pose(self._control, self._layout)
 
     # Control.
 
@@ -280,10 +280,6 @@ class PolicyRuntime:
             return self._scheduler.take_in(
                 outcome, self._controller, self._clock.now_s(), self._control
             )
-
-    def _needs_pose(self, control: ControlSettings) -> bool:
-        needed_for_control = control.frame == 'ee' or control.command_type == 'pose'
-        return needed_for_control or control.workspace is not None or uses_pose(self._layout)
 
     def _begin_epoch(self, memory_reason: str, halt: HaltReason) -> None:
         self._scheduler.episodes.begin_epoch(memory_reason)
