@@ -111,24 +111,29 @@ class PolicyRuntime:
             self._inputs.put_image(camera, image, header=header, now_s=now_s, timeout_s=timeout_s)
 
     def put_pose(
-        self, position: ArrayLike, quaternion_xyzw: ArrayLike, *, stamp_s: float, frame_id: str
+        self, position: ArrayLike, quaternion_xyzw: ArrayLike, *, header: MessageHeader
     ) -> None:
         """Store the newest pose of the end effector: [3] in metres, [4] as x y z w."""
         with self._lock:
             self._inputs.put_pose(
                 position,
                 quaternion_xyzw,
-                stamp_s=stamp_s,
+                header=header,
                 now_s=self._clock.now_s(),
-                frame_id=frame_id,
                 command_frame=self._control.command_frame,
             )
 
-    def put_joints(self, names: Sequence[str], positions: ArrayLike, *, stamp_s: float) -> None:
-        """Store joint positions by name, radians or metres."""
+    def put_joints(
+        self, names: Sequence[str], positions: ArrayLike, *, header: MessageHeader
+    ) -> None:
+        """Store positions of joints in use by name, radians or metres.
+
+        Several publishers may have some joints each. Without positions a message says nothing;
+        with another number of positions than names, the joints that it names become unusable.
+        """
         with self._lock:
             now_s = self._clock.now_s()
-            self._inputs.put_joints(names, positions, stamp_s=stamp_s, now_s=now_s)
+            self._inputs.put_joints(names, positions, header=header, now_s=now_s)
 
     def set_instruction(self, text: str) -> None:
         """Set the task in words: a different text begins an episode, an empty one halts."""

@@ -188,8 +188,9 @@ class _Episode:
         arm, runtime = self.arm, self.runtime
         position, gripper = arm.ee_position, arm.gripper_positions
         quaternion = arm.ee_quaternion_xyzw
-        runtime.put_pose(position, quaternion, stamp_s=now_s, frame_id='base_link')
-        runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, stamp_s=now_s)
+        now = MessageHeader.at(now_s, 'base_link')
+        runtime.put_pose(position, quaternion, header=now)
+        runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, header=now)
         while self.frames and self.frames[0].stamp_s + self.latency.camera_s <= now_s + 1e-9:
             frame = self.frames.pop(0)
             header = MessageHeader.at(frame.stamp_s)
