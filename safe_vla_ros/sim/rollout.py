@@ -45,9 +45,14 @@ class Latency:
 class Frame:
     """One instant at which the cameras saw the scene."""
 
-    stamp_s: float
+    header: MessageHeader
     view: Snapshot
     state: ArmState
+
+    @property
+    def stamp_s(self) -> float:
+        """When that was, seconds; the same number as in an observation of it."""
+        return self.header.stamp_s
 
 
 class FrameListener(Protocol):
@@ -161,7 +166,9 @@ class _Episode:
                 next_tick_s += self.tick_s
             self.clock.time_s = now_s
             if step % self.steps_per_frame == 0:
-                self.frames.append(Frame(now_s, self.arm.snapshot(), self.arm.save()))
+                self.frames.append(
+                    Frame(MessageHeader.at(now_s), self.arm.snapshot(), self.arm.save())
+                )
             self._sense(now_s)
             self._think(now_s)
             self.arm.step(now_s)
@@ -193,10 +200,9 @@ class _Episode:
         runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, header=now)
         while self.frames and self.frames[0].stamp_s + self.latency.camera_s <= now_s + 1e-9:
             frame = self.frames.pop(0)
-            header = MessageHeader.at(frame.stamp_s)
             for camera in CAMERA_SIZES_PX:
                 image = self._deferred(frame.view, camera)
-                runtime.put_image(camera, image, header=header)
+                runtime.put_image(camera, image, header=frame.header)
             if self.on_frame is not None:
                 self.on_frame(arm, frame, np.concatenate([position, gripper]))
 
