@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from safe_vla_ros.replay.cdr import Joints, Pose, Stamped, Twist, read_message
+from safe_vla_ros.replay.cdr import read_message
 from safe_vla_ros.replay.errors import MessageError
 from safe_vla_ros.replay.replay_setup import STAMP_CLOCK
 from safe_vla_ros.replay.shared_images import SharedImage, check_encoding
 from safe_vla_ros.runtime.clocks import ManualClock
+from safe_vla_ros.runtime.message_reading import (
+    read_header,
+    read_image,
+    read_joints,
+    read_pose,
+    read_twist,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +26,11 @@ if TYPE_CHECKING:
     from safe_vla_ros.replay.method_run import MethodRun
     from safe_vla_ros.replay.section_timer import SectionTimer
     from safe_vla_ros.replay.topic_routes import Route, Routes
+    from safe_vla_ros.runtime.image_decoding import CompressedImage, RawImage
+    from safe_vla_ros.types import MessageHeader
+
+STAMPED_PARTS = ('image', 'ee_pose', 'joint_states', 'recorded_twist')
+"""Parts whose header's stamp says when the message was made."""
 
 LARGEST_DISORDER_S = 0.1
 """Messages this much out of order are taken as simultaneous; more is a jump of the clock."""
@@ -102,26 +112,30 @@ class BagPlayer:
                 run.complete(self.clock.now_s())
             run.close()
 
-    def _play_message(self, message: BagMessage) -> None:
-        route = self._routes[message.topic]
+    def _play_message(self, bag_message: BagMessage) -> None:
+        route = self._routes[bag_message.topic]
         self.messages += 1
         with self._stopwatch.section('messages'):
             try:
-                content = read_message(message.msgtype, message.raw)
+                message = read_message(bag_message.msgtype, bag_message.raw)
             except MessageError as error:
-                self._skip(f'undecodable on {message.topic}', f'{message.topic}: {error}')
+                self._skip(f'undecodable on {route.topic}', f'{route.topic}: {error}')
                 return
-            time_s = self._time_of(message, content)
+            header = read_header(message) if route.part in STAMPED_PARTS else None
+            time_s = self._time_of(bag_message, header)
         self._advance(time_s)
         with self._stopwatch.section('messages'):
-            self._deliver(route, content)
+            if header is None:
+                self._deliver_event(route, message)
+            else:
+                self._deliver_stamped(route, message, header)
         if route.part == 'image':
             self._wake()
 
-    def _time_of(self, message: BagMessage, content: object) -> float:
-        if not isinstance(content, Stamped):
+    def _time_of(self, message: BagMessage, header: MessageHeader | None) -> float:
+        if header is None:
             return self.clock.now_s() if self._use_stamps and self._ticks else message.time_s
-        stamp_s = content.header.stamp_s
+        stamp_s = header.stamp_s
         if stamp_s < self._stamps.get(message.topic, -math.inf):
             self._skip(f'header stamp goes back on {message.topic}')
         elif message.topic not in self._stamps and not self._use_stamps:
@@ -190,47 +204,43 @@ class BagPlayer:
         for run in self.runs:
             run.complete(self.clock.now_s())
 
-    def _deliver(self, route: Route, content: object) -> None:
-        if isinstance(content, Stamped):
-            self._deliver_stamped(route, content)
-        elif route.part == 'instruction':
+    def _deliver_event(self, route: Route, message: Any) -> None:
+        if route.part == 'instruction':
             for run in self.runs:
-                run.runtime.set_instruction(str(content))
+                run.runtime.set_instruction(message.data)
         elif route.part == 'episode':
-            if content == 'started':
+            if message.status and message.status[0].message == 'started':
                 for run in self.runs:
                     run.runtime.reset_episode()
-        elif isinstance(content, float):
+        else:
             for run in self.runs:
-                run.agreement.record_gripper(content)
+                run.agreement.record_gripper(message.data)
 
-    def _deliver_stamped(self, route: Route, content: Stamped) -> None:
-        value, stamp_s = content.value, content.header.stamp_s
-        if isinstance(value, Pose):
+    def _deliver_stamped(self, route: Route, message: Any, header: MessageHeader) -> None:
+        if route.part == 'image':
+            self._deliver_image(route, read_image(message), header)
+        elif route.part == 'ee_pose':
+            position, quaternion = read_pose(message)
             for run in self.runs:
-                run.runtime.put_pose(
-                    value.position,
-                    value.quaternion_xyzw,
-                    stamp_s=stamp_s,
-                    frame_id=content.header.frame_id,
-                )
-        elif isinstance(value, Joints):
+                run.runtime.put_pose(position, quaternion, header=header)
+        elif route.part == 'joint_states':
+            names, positions = read_joints(message)
             for run in self.runs:
-                run.runtime.put_joints(value.names, value.positions, stamp_s=stamp_s)
-        elif isinstance(value, Twist):
-            linear, angular = np.array(value.linear_m_s), np.array(value.angular_rad_s)
+                run.runtime.put_joints(names, positions, header=header)
+        else:
+            linear, angular = read_twist(message)
             for run in self.runs:
                 run.agreement.record_twist(self.clock.now_s(), linear, angular)
-        else:
-            self._deliver_image(route, content)
 
-    def _deliver_image(self, route: Route, content: Stamped) -> None:
+    def _deliver_image(
+        self, route: Route, image: RawImage | CompressedImage, header: MessageHeader
+    ) -> None:
         if route.camera not in self._checked:
-            check_encoding(route.camera, route.topic, content.value)
+            check_encoding(route.camera, route.topic, image)
             self._checked.add(route.camera)
-        image = SharedImage(content.value)  # type: ignore[arg-type]
+        shared = SharedImage(image).as_image()
         for run in self.runs:
-            run.runtime.put_image(route.camera, image.as_image(), header=content.header)
+            run.runtime.put_image(route.camera, shared, header=header)
 
     def _skip(self, reason: str, example: str = '') -> None:
         if example and reason not in self.skipped:

@@ -9,7 +9,7 @@ from safe_vla_ros.replay.latency import LatencyModel
 from safe_vla_ros.replay.topic_routes import Wanted
 from safe_vla_ros.runtime.parameters import resolve
 from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
-from safe_vla_ros.runtime.proprio import joints_in_use, uses_pose
+from safe_vla_ros.runtime.proprio import joints_in_use, needs_pose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,13 +82,7 @@ class Setup:
         required = set()
         if not own.node.instruction:
             required.add('instruction')
-        control = own.control
-        if (
-            uses_pose(layout)
-            or control.frame == 'ee'
-            or control.command_type == 'pose'
-            or control.workspace is not None
-        ):
+        if needs_pose(own.control, layout):
             required.add('ee_pose')
         if joints_in_use(layout, joints):
             required.add('joint_states')

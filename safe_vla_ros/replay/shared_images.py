@@ -19,7 +19,7 @@ COMPRESSED_FORMATS = ('jpeg', 'jpg', 'png')
 class SharedImage:
     """An undecoded image that becomes an array when somebody looks at it.
 
-    It stands where ``runtime.images.AnyImage`` allows an array.
+    It stands where ``runtime.image_decoding.AnyImage`` allows an array.
     """
 
     __slots__ = ('_message', '_pixels', '_problem')
@@ -50,7 +50,7 @@ class SharedImage:
         return cast('UInt8Array', self)
 
 
-def check_encoding(camera: str, topic: str, image: object) -> None:
+def check_encoding(camera: str, topic: str, image: RawImage | CompressedImage) -> None:
     """Refuse a stream whose encoding no image of it can be decoded from.
 
     Raises:

@@ -23,8 +23,9 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
 
 from safe_vla_ros.errors import ObservationError, SafeVlaError
-from safe_vla_ros.ros.message_building import seconds, undecoded_image
+from safe_vla_ros.ros.message_building import seconds
 from safe_vla_ros.runtime.image_decoding import decode_image
+from safe_vla_ros.runtime.message_reading import read_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -257,7 +258,7 @@ class EpisodeDriver:
     def _keeping(self, name: str) -> Callable[[Image], None]:
         def keep(message: Image) -> None:
             try:
-                image = decode_image(undecoded_image(message), None)
+                image = decode_image(read_image(message))
             except ObservationError as error:
                 self.node.get_logger().error(f'picture of {name} ignored: {error}')
                 return

@@ -12,7 +12,6 @@ from nav_msgs.msg import Path
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from safe_vla_ros.runtime import image_decoding
 from safe_vla_ros.types import NANOSECONDS, MessageHeader
 
 if TYPE_CHECKING:
@@ -40,25 +39,6 @@ def stamp_message(header: MessageHeader) -> Time:
 def header_message(header: MessageHeader) -> Header:
     """Turn a header into a message, exact to the nanosecond."""
     return Header(stamp=stamp_message(header), frame_id=header.frame_id)
-
-
-def message_header(header: Header) -> MessageHeader:
-    """Turn a message's header into a value, exact to the nanosecond."""
-    return MessageHeader(header.stamp.sec * NANOSECONDS + header.stamp.nanosec, header.frame_id)
-
-
-def undecoded_image(message: Image | CompressedImage) -> image_decoding.AnyImage:
-    """Take what a decoder needs out of an image message; nothing is copied."""
-    if isinstance(message, CompressedImage):
-        return image_decoding.CompressedImage(format=message.format, data=message.data)
-    return image_decoding.RawImage(
-        encoding=message.encoding,
-        height=message.height,
-        width=message.width,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-        data=message.data,
-    )
 
 
 def image_message(image: UInt8Array, header: Header) -> Image:

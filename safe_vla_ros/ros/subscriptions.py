@@ -11,7 +11,7 @@ from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
-from safe_vla_ros.ros.message_building import message_header, seconds, undecoded_image
+from safe_vla_ros.runtime.message_reading import read_header, read_image, read_joints, read_pose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from safe_vla_ros.runtime import PolicyRuntime
 
 THROTTLE_S = 2.0
+
+JOINT_STATES_DEPTH = 20
+"""Messages of ``joint_states`` that wait for their turn.
+
+All publishers share the queue: with one place, the gripper's message is lost whenever the arm's
+comes before it was read. Twenty hold 40 ms of an arm at 500 Hz.
+"""
 
 
 class Subscriptions:
@@ -57,7 +64,7 @@ class Subscriptions:
             topic = f'{camera}/image_raw{suffix}'
             self._subscribe(kind, topic, partial(self._on_image, camera))
         self._subscribe(PoseStamped, 'ee_pose', self._on_pose)
-        self._subscribe(JointState, 'joint_states', self._on_joints)
+        self._subscribe(JointState, 'joint_states', self._on_joints, depth=JOINT_STATES_DEPTH)
         self._subscribe(String, 'instruction', self._on_instruction, reliable=True)
 
     def incompatible_qos(self) -> dict[str, int]:
@@ -77,7 +84,13 @@ class Subscriptions:
         return counts
 
     def _subscribe(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], *, reliable: bool = False
+        self,
+        kind: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        *,
+        depth: int = 1,
+        reliable: bool = False,
     ) -> None:
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         events = SubscriptionEventCallbacks(
@@ -85,34 +98,18 @@ class Subscriptions:
                 self._on_incompatible_qos, self._node.resolve_topic_name(topic)
             )
         )
-        qos = QoSProfile(depth=1, reliability=reliability)
+        qos = QoSProfile(depth=depth, reliability=reliability)
         self._topics.subscribe(kind, topic, callback, qos, events)
 
     def _on_image(self, camera: str, message: Image | CompressedImage) -> None:
-        header = message_header(message.header)
-        self._runtime.put_image(camera, undecoded_image(message), header=header)
+        self._runtime.put_image(camera, read_image(message), header=read_header(message))
         self._on_new_image()
 
     def _on_pose(self, message: PoseStamped) -> None:
-        position, orientation = message.pose.position, message.pose.orientation
-        self._runtime.put_pose(
-            (position.x, position.y, position.z),
-            (orientation.x, orientation.y, orientation.z, orientation.w),
-            stamp_s=seconds(message.header.stamp),
-            frame_id=message.header.frame_id,
-        )
+        self._runtime.put_pose(*read_pose(message), header=read_header(message))
 
     def _on_joints(self, message: JointState) -> None:
-        if len(message.name) != len(message.position):
-            self._node.get_logger().error(
-                f'joint_states ignored: {len(message.name)} names and {len(message.position)} '
-                'positions, there must be one position per name',
-                throttle_duration_sec=THROTTLE_S,
-            )
-            return
-        self._runtime.put_joints(
-            message.name, message.position, stamp_s=seconds(message.header.stamp)
-        )
+        self._runtime.put_joints(*read_joints(message), header=read_header(message))
 
     def _on_instruction(self, message: String) -> None:
         self._runtime.set_instruction(message.data)

@@ -40,11 +40,18 @@ class CameraInput:
 
 
 @dataclass(frozen=True)
-class Stamped:
-    """When a value was made and when it came, seconds."""
+class StateInput:
+    """What the newest message says about the pose or a joint.
+
+    Attributes:
+        stamp_s: When it was made, seconds.
+        received_s: When it came, seconds.
+        problem: Why it cannot be used, as a sentence; empty when it can.
+    """
 
     stamp_s: float
     received_s: float
+    problem: str = ''
 
 
 class InputStore:
@@ -58,10 +65,8 @@ class InputStore:
         self.pose_in_use = pose_in_use
         self.pose: Pose | None = None
         self.joints: dict[str, float] = {}
-        self._pose_times: Stamped | None = None
-        self._pose_problem = ''
-        self._joint_times: dict[str, Stamped] = {}
-        self._joints_problem = ''
+        self._pose_input: StateInput | None = None
+        self._joint_inputs: dict[str, StateInput] = {}
 
     def put_image(
         self,
@@ -86,57 +91,62 @@ class InputStore:
         position: ArrayLike,
         quaternion_xyzw: ArrayLike,
         *,
-        stamp_s: float,
+        header: MessageHeader,
         now_s: float,
-        frame_id: str,
         command_frame: str,
     ) -> None:
         """Store the pose of the end effector, or why it cannot be used."""
         position_m = np.array(position, dtype=np.float64)
         quaternion = np.array(quaternion_xyzw, dtype=np.float64)
         length = math.hypot(*quaternion)
-        self._pose_times = Stamped(stamp_s, now_s)
-        self.pose = None
-        if frame_id != command_frame:
-            self._pose_problem = (
-                f"ee_pose is in frame '{frame_id}'; it must be in command_frame '{command_frame}'"
+        problem = ''
+        if header.frame_id != command_frame:
+            problem = (
+                f"ee_pose is in frame '{header.frame_id}'; it must be in command_frame "
+                f"'{command_frame}'"
             )
         elif not (np.isfinite(position_m).all() and math.isfinite(length)):
-            self._pose_problem = 'ee_pose holds a value that is not finite'
+            problem = 'ee_pose holds a value that is not finite'
         elif not 0.9 < length < 1.1:
-            self._pose_problem = f'ee_pose has a quaternion of length {length:.3g}; it must be 1'
-        else:
-            self._pose_problem = ''
-            self.pose = Pose(position_m, quaternion / length)
+            problem = f'ee_pose has a quaternion of length {length:.3g}; it must be 1'
+        self._pose_input = StateInput(header.stamp_s, now_s, problem)
+        self.pose = None if problem else Pose(position_m, quaternion / length)
 
     def put_joints(
-        self, names: Sequence[str], positions: ArrayLike, *, stamp_s: float, now_s: float
+        self, names: Sequence[str], positions: ArrayLike, *, header: MessageHeader, now_s: float
     ) -> None:
-        """Store the positions of joints by name; several publishers may have some each."""
+        """Store the positions of the joints in use that a message names, or why it has none.
+
+        Several publishers may have some joints each, so every joint has an age and a problem of its
+        own. Some publish velocities only: a message without positions says nothing.
+        """
         values = np.asarray(positions, dtype=np.float64).ravel().tolist()
         if not values:
             return
+        counts = ''
         if len(values) != len(names):
-            self._joints_problem = (
-                f'joint_states has {len(names)} names and {len(values)} positions; '
-                'each name needs one'
-            )
-            return
-        self._joints_problem = ''
-        times = Stamped(stamp_s, now_s)
+            counts = f'{len(names)} names and {len(values)} positions; each name needs one'
+            values = [math.nan] * len(names)
         for name, value in zip(names, values, strict=True):
+            if name not in self.joint_names:
+                continue
+            problem = ''
+            if counts:
+                problem = f"joint_states with joint '{name}' has {counts}"
+            elif not math.isfinite(value):
+                problem = f"joint_states holds a position of joint '{name}' that is not finite"
             self.joints[name] = value
-            self._joint_times[name] = times
+            self._joint_inputs[name] = StateInput(header.stamp_s, now_s, problem)
 
     def missing(self) -> HaltReason | None:
         """Return which input in use has never come, or None."""
         for name, slot in self.cameras.items():
             if slot.image is None:
                 return missing(f"image of camera '{name}'")
-        if self.pose_in_use and self._pose_times is None:
+        if self.pose_in_use and self._pose_input is None:
             return missing('ee_pose')
         for name in self.joint_names:
-            if name not in self.joints:
+            if name not in self._joint_inputs:
                 return missing(f"joint_states with joint '{name}'")
         return None
 
@@ -152,31 +162,12 @@ class InputStore:
                 text = _age_problem(slot.stamp_s, slot.received_s, now_s, timeout_s)
                 if text:
                     return stale(f"camera '{name}'", text)
-        return self._pose_unusable(now_s, timeout_s) or self._joints_unusable(now_s, timeout_s)
-
-    def _pose_unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
-        times = self._pose_times
-        if not self.pose_in_use or times is None:
-            return None
-        if self._pose_problem:
-            return invalid(self._pose_problem)
-        text = _age_problem(times.stamp_s, times.received_s, now_s, timeout_s)
-        return stale('ee_pose', text) if text else None
-
-    def _joints_unusable(self, now_s: float, timeout_s: float) -> HaltReason | None:
-        if self.joint_names and self._joints_problem:
-            return invalid(self._joints_problem)
-        for name in self.joint_names:
-            if name not in self.joints:
-                continue
-            if not math.isfinite(self.joints[name]):
-                return invalid(
-                    f"joint_states holds a position of joint '{name}' that is not finite"
-                )
-            times = self._joint_times[name]
-            text = _age_problem(times.stamp_s, times.received_s, now_s, timeout_s)
+        for name, state in self._states_in_use().items():
+            if state.problem:
+                return invalid(state.problem)
+            text = _age_problem(state.stamp_s, state.received_s, now_s, timeout_s)
             if text:
-                return stale(f"joint_states with joint '{name}'", text)
+                return stale(name, text)
         return None
 
     def not_fresh(self, fresh_after_s: float, max_skew_s: float) -> str:
@@ -191,11 +182,9 @@ class InputStore:
                 return f"camera '{name}' has not sent a new image since the halt"
             if slot.used:
                 return f"camera '{name}' has not sent a new image since the last inference"
-        pose_times = self._pose_times if self.pose_in_use else None
-        if pose_times is not None and pose_times.stamp_s < fresh_after_s:
-            return 'no new ee_pose since the halt'
-        if any(self._joint_times[name].stamp_s < fresh_after_s for name in self.joint_names):
-            return 'no new joint_states since the halt'
+        for name, state in self._states_in_use().items():
+            if state.stamp_s < fresh_after_s:
+                return f'no new {name} since the halt'
         if self.skew_s() > max_skew_s:
             return f'the images are further apart than max_camera_skew_s ({max_skew_s:g} s)'
         return ''
@@ -227,11 +216,9 @@ class InputStore:
             for name, slot in self.cameras.items()
             if slot.image is not None
         }
-        if self.pose_in_use and self._pose_times is not None:
-            ages['ee_pose'] = now_s - self._pose_times.stamp_s
-        stamps = [
-            self._joint_times[name].stamp_s for name in self.joint_names if name in self.joints
-        ]
+        if self.pose_in_use and self._pose_input is not None:
+            ages['ee_pose'] = now_s - self._pose_input.stamp_s
+        stamps = [state.stamp_s for state in self._joint_inputs.values()]
         if stamps:
             ages['joint_states'] = now_s - min(stamps)
         return ages
@@ -240,10 +227,19 @@ class InputStore:
         """Drop every message: the clock jumped, and their stamps mean nothing any more."""
         for slot in self.cameras.values():
             slot.image, slot.used, slot.gap = None, False, False
-        self.pose, self._pose_times, self._pose_problem = None, None, ''
+        self.pose, self._pose_input = None, None
         self.joints.clear()
-        self._joint_times.clear()
-        self._joints_problem = ''
+        self._joint_inputs.clear()
+
+    def _states_in_use(self) -> dict[str, StateInput]:
+        """Return what came of the pose and of the joints in use, by how a sentence names it."""
+        states = {}
+        if self.pose_in_use and self._pose_input is not None:
+            states['ee_pose'] = self._pose_input
+        for name in self.joint_names:
+            if name in self._joint_inputs:
+                states[f"joint_states with joint '{name}'"] = self._joint_inputs[name]
+        return states
 
 
 def _age_problem(stamp_s: float, received_s: float, now_s: float, timeout_s: float) -> str:

@@ -27,7 +27,7 @@ from safe_vla_ros.runtime.inference_scheduler import InferenceScheduler
 from safe_vla_ros.runtime.input_store import InputStore
 from safe_vla_ros.runtime.motion_permission import MotionPermission
 from safe_vla_ros.runtime.planned_path import planned_path
-from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, uses_pose
+from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, needs_pose
 from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.runtime.states import RuntimeState, StateName
 from safe_vla_ros.runtime.statistics import RuntimeStatistics, take_statistics
@@ -87,7 +87,7 @@ class PolicyRuntime:
         self._inputs = InputStore(
             cameras,
             joints_in_use(proprio_layout, gripper_joint_names),
-            pose_in_use=self._needs_pose(control),
+            pose_in_use=needs_pose(control, proprio_layout),
         )
         self._controller = Controller()
         self._scheduler = InferenceScheduler(policy)
@@ -112,24 +112,29 @@ class PolicyRuntime:
             self._inputs.put_image(camera, image, header=header, now_s=now_s, timeout_s=timeout_s)
 
     def put_pose(
-        self, position: ArrayLike, quaternion_xyzw: ArrayLike, *, stamp_s: float, frame_id: str
+        self, position: ArrayLike, quaternion_xyzw: ArrayLike, *, header: MessageHeader
     ) -> None:
         """Store the newest pose of the end effector: [3] in metres, [4] as x y z w."""
         with self._lock:
             self._inputs.put_pose(
                 position,
                 quaternion_xyzw,
-                stamp_s=stamp_s,
+                header=header,
                 now_s=self._clock.now_s(),
-                frame_id=frame_id,
                 command_frame=self._control.command_frame,
             )
 
-    def put_joints(self, names: Sequence[str], positions: ArrayLike, *, stamp_s: float) -> None:
-        """Store joint positions by name, radians or metres."""
+    def put_joints(
+        self, names: Sequence[str], positions: ArrayLike, *, header: MessageHeader
+    ) -> None:
+        """Store positions of joints in use by name, radians or metres.
+
+        Several publishers may have some joints each. Without positions a message says nothing;
+        with another number of positions than names, the joints that it names become unusable.
+        """
         with self._lock:
             now_s = self._clock.now_s()
-            self._inputs.put_joints(names, positions, stamp_s=stamp_s, now_s=now_s)
+            self._inputs.put_joints(names, positions, header=header, now_s=now_s)
 
     def set_instruction(self, text: str) -> None:
         """Set the task in words: a different text begins an episode, an empty one halts."""
@@ -201,7 +206,7 @@ class PolicyRuntime:
         with self._lock:
             self._control = control or self._control
             self._pruning = pruning or self._pruning
-            self._inputs.pose_in_use = self._needs_pose(self._control)
+            self._inputs.pose_in_use = needs_pose(self._control, self._layout)
 
     def hear_other_commander(self, topic: str) -> None:
         """Take note that a command of somebody else came in on the command topic."""
@@ -308,10 +313,6 @@ class PolicyRuntime:
             return self._scheduler.take_in(
                 outcome, self._controller, self._clock.now_s(), self._control
             )
-
-    def _needs_pose(self, control: ControlSettings) -> bool:
-        needed_for_control = control.frame == 'ee' or control.command_type == 'pose'
-        return needed_for_control or control.workspace is not None or uses_pose(self._layout)
 
     def _begin_epoch(self, memory_reason: str, halt: HaltReason) -> None:
         self._scheduler.episodes.begin_epoch(memory_reason)

@@ -13,6 +13,7 @@ from safe_vla_ros.runtime.geometry import (
     euler_xyz_from_quaternion,
     rotation_vector_from_quaternion,
 )
+from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.types import Float64Array
 
 POSE_PARTS = {'ee_position': 3, 'ee_axis_angle': 3, 'ee_euler_xyz': 3, 'ee_quaternion': 4}
@@ -44,9 +45,14 @@ def count_numbers(layout: Sequence[str], gripper_joint_names: Sequence[str]) -> 
     return sum(sizes.get(part, 1) for part in layout)
 
 
-def uses_pose(layout: Sequence[str]) -> bool:
-    """Tell whether any part of the layout is read from ``ee_pose``."""
-    return any(part in POSE_PARTS for part in layout)
+def needs_pose(control: ControlSettings, layout: Sequence[str]) -> bool:
+    """Tell whether ``ee_pose`` is needed, by the control side or by any part of the layout."""
+    return (
+        control.frame == 'ee'
+        or control.command_type == 'pose'
+        or control.workspace is not None
+        or any(part in POSE_PARTS for part in layout)
+    )
 
 
 def joints_in_use(layout: Sequence[str], gripper_joint_names: Sequence[str]) -> tuple[str, ...]:

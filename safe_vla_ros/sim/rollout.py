@@ -47,9 +47,14 @@ class Latency:
 class Frame:
     """One instant at which the cameras saw the scene."""
 
-    stamp_s: float
+    header: MessageHeader
     view: Snapshot
     state: ArmState
+
+    @property
+    def stamp_s(self) -> float:
+        """When that was, seconds; the same number as in an observation of it."""
+        return self.header.stamp_s
 
 
 class FrameListener(Protocol):
@@ -150,7 +155,9 @@ class _Episode:
                 next_tick_s += self.tick_s
             self.clock.set(now_s)
             if step % self.steps_per_frame == 0:
-                self.frames.append(Frame(now_s, self.arm.snapshot(), self.arm.save()))
+                self.frames.append(
+                    Frame(MessageHeader.at(now_s), self.arm.snapshot(), self.arm.save())
+                )
             self._sense(now_s)
             self._think(now_s)
             self.arm.step(now_s)
@@ -177,14 +184,14 @@ class _Episode:
         arm, runtime = self.arm, self.runtime
         position, gripper = arm.ee_position, arm.gripper_positions
         quaternion = arm.ee_quaternion_xyzw
-        runtime.put_pose(position, quaternion, stamp_s=now_s, frame_id='base_link')
-        runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, stamp_s=now_s)
+        now = MessageHeader.at(now_s, 'base_link')
+        runtime.put_pose(position, quaternion, header=now)
+        runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, header=now)
         while self.frames and self.frames[0].stamp_s + self.latency.camera_s <= now_s + 1e-9:
             frame = self.frames.pop(0)
-            header = MessageHeader.at(frame.stamp_s)
             for camera in CAMERA_SIZES_PX:
                 image = self._deferred(frame.view, camera)
-                runtime.put_image(camera, image, header=header)
+                runtime.put_image(camera, image, header=frame.header)
             if self.on_frame is not None:
                 self.on_frame(arm, frame, np.concatenate([position, gripper]))
 

@@ -1,6 +1,7 @@
 """Every bad bag of docs/replay_faults.md and what becomes of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,14 +104,34 @@ def test_images_that_stay_broken_end_in_failed_as_on_the_robot(build, robot, rep
     assert result['methods']['safe']['state_changes'][-1]['name'] == 'failed'
 
 
-def test_a_message_that_cannot_be_read_is_skipped_and_counted(build, robot, replay, messages):
+@pytest.mark.parametrize(
+    ('topic', 'msgtype'),
+    [
+        ('/corner/image_raw', 'sensor_msgs/msg/Image'),
+        ('/corner/image_raw/compressed', 'sensor_msgs/msg/CompressedImage'),
+        ('/ee_pose', 'geometry_msgs/msg/PoseStamped'),
+        ('/joint_states', 'sensor_msgs/msg/JointState'),
+        ('/instruction', 'std_msgs/msg/String'),
+        ('/ee_twist', 'geometry_msgs/msg/TwistStamped'),
+        ('/gripper', 'std_msgs/msg/Float64'),
+        ('/episode', 'diagnostic_msgs/msg/DiagnosticArray'),
+    ],
+)
+@pytest.mark.parametrize('raw', [b'\0\1\0\0abc', b'\0\1\0\0' + b'\xff' * 7, b'<xml/>'])
+def test_a_message_that_cannot_be_read_is_skipped_and_counted(
+    build, robot, replay, *, topic, msgtype, raw
+):
     builder = robot(build())
+    if topic.endswith('compressed'):
+        without(builder, '/corner/image_raw')
     for seconds in (0.5, 0.6):
-        builder.add('/ee_pose', messages.pose(0.0), seconds, raw=b'\0\1\0\0abc')
+        builder.add(topic, SimpleNamespace(__msgtype__=msgtype), seconds, raw=raw)
     result = replay(builder.write())
     assert result['status'] == 'complete'
-    assert result['skipped'] == {'undecodable on /ee_pose': 2}
-    assert any('not a geometry_msgs/msg/PoseStamped' in note for note in result['notes'])
+    assert result['skipped'] == {f'undecodable on {topic}': 2}
+    sentences = [note for note in result['notes'] if note.startswith(f'{topic}: not a ')]
+    assert len(sentences) == 1
+    assert msgtype in sentences[0] or 'CDR message' in sentences[0]
 
 
 def test_stamps_that_go_back_are_counted(build, robot, replay, messages):

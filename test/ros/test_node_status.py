@@ -7,7 +7,7 @@ from node_bench import LATCHED, RELIABLE, moves, seconds, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from safe_vla_ros.ros.message_building import message_header
+from safe_vla_ros.runtime.message_reading import read_header
 
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 
@@ -78,7 +78,7 @@ def test_overlays_are_drawn_only_for_those_who_look(bench, robot):
     assert overlay.encoding == 'rgb8'
     assert overlay.header.frame_id == 'front_optical_frame'
     headers = {o.image_headers['front'] for o in bench.policy.observations}
-    assert message_header(overlay.header) in headers
+    assert read_header(overlay) in headers
     assert len(overlay.data) == overlay.step * overlay.height
     robot.node.destroy_subscription(raw)
     jpeg = robot.listen('jpeg', CompressedImage, f'{topic}/compressed', RELIABLE)

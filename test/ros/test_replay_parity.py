@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from node_bench import BEST_EFFORT, seconds, values_of
+from node_bench import BEST_EFFORT, values_of
 from node_fakes import KeptChunks
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
@@ -52,9 +52,8 @@ class LockStepRobot:
         publisher.publish(message)
 
     def observe(self, index):
-        """Send observation number ``index``; return its stamp in seconds."""
+        """Send observation number ``index``; return its stamp in nanoseconds."""
         stamp = self.robot.node.get_clock().now().to_msg()
-        stamp.nanosec -= stamp.nanosec % 1_000_000  # so that rounding to milliseconds is exact
         pose = PoseStamped()
         pose.header.stamp, pose.header.frame_id = stamp, 'base_link'
         pose.pose.position.x, pose.pose.position.y = 0.01 * index, 0.6
@@ -71,7 +70,7 @@ class LockStepRobot:
             image.data = array.array('B', pixels.tobytes())
             image.header.stamp = stamp
             self.send(self.images[camera], image)
-        return seconds(stamp)
+        return nanoseconds(stamp)
 
     def begin(self, instruction):
         """Send observations until the node hears all of them, then the instruction.
@@ -88,7 +87,7 @@ class LockStepRobot:
 
 
 def run_live(start_node, values, bag):
-    """Drive the node in lock-step; return chunks and ``~/inference`` by stamp."""
+    """Drive the node in lock-step; return chunks by seconds and ``~/inference`` by stamp."""
     policies = KeptChunks()
     overrides = {name.replace('.', '__'): value for name, value in values.items()}
     reports = {}
@@ -104,14 +103,19 @@ def run_live(start_node, values, bag):
         source.begin(INSTRUCTION)
         for index in range(1, SETS + 1):
             heard = len(robot.heard['inference'])
-            stamp_s = source.observe(index)
+            stamp_ns = source.observe(index)
             message = robot.next(
-                'inference', lambda m, s=stamp_s: abs(seconds(m.header.stamp) - s) < 1e-6, heard
+                'inference', lambda m, ns=stamp_ns: nanoseconds(m.header.stamp) == ns, heard
             )
-            reports[round(stamp_s, 3)] = statuses_of(message)
+            reports[stamp_ns] = statuses_of(message)
         # The recording goes on for as long as the last inference took to begin.
         source.send(source.instruction, String(data=INSTRUCTION))
     return policies.chunks, reports
+
+
+def nanoseconds(stamp):
+    """Return a stamp as one exact number."""
+    return stamp.sec * 10**9 + stamp.nanosec
 
 
 def statuses_of(message):
@@ -137,8 +141,7 @@ def read_reports(folder):
         wanted = [c for c in reader.connections if c.topic == '/pruned_policy/inference']
         for connection, _, raw in reader.messages(wanted):
             message = STORE.deserialize_cdr(raw, connection.msgtype)
-            stamp = message.header.stamp
-            reports[round(stamp.sec + stamp.nanosec * 1e-9, 3)] = statuses_of(message)
+            reports[nanoseconds(message.header.stamp)] = statuses_of(message)
     return reports
 
 
@@ -161,15 +164,15 @@ def test_replay_gives_the_actions_of_the_live_node(tmp_path, start_node):
     assert result['status'] == 'complete'
     rows = [json.loads(line) for line in (out / 'steps.jsonl').open()]
 
-    assert [round(row['stamp_s'], 3) for row in rows] == sorted(chunks)
+    assert [round(row['stamp_s'], 6) for row in rows] == sorted(chunks)
     for row in rows:
-        chunk = chunks[round(row['stamp_s'], 3)]
+        chunk = chunks[round(row['stamp_s'], 6)]
         actions = np.column_stack([chunk.translation_m, chunk.rotation_rad, chunk.gripper])
         assert np.abs(np.array(row['actions']) - actions).max() < 1e-6
     replayed = read_reports(out / 'overlay')
     assert sorted(replayed) == sorted(live)
-    for stamp_s, statuses in live.items():
-        assert replayed[stamp_s] == statuses
+    for stamp_ns, statuses in live.items():
+        assert replayed[stamp_ns] == statuses
     # Both kinds of steps were compared.
     assert {row['key_step'] for row in rows} == {True, False}
     assert {row['reason'] for row in rows} >= {'episode_start', 'attention_shift'}

@@ -178,16 +178,16 @@ class Bench:
     def feed(self, stamp_s: float | None = None) -> None:
         """Give every input that is switched on a message made now."""
         stamp_s = self.now_s if stamp_s is None else stamp_s
+        header = MessageHeader.at(stamp_s, 'base_link')
         for camera in self.policy.spec.cameras:
             if camera in self.inputs:
                 image = np.zeros((4, 4, 3), np.uint8)
-                self.runtime.put_image(camera, image, header=MessageHeader.at(stamp_s))
+                self.runtime.put_image(camera, image, header=header)
         if 'ee_pose' in self.inputs:
-            self.runtime.put_pose(
-                self.position, self.quaternion, stamp_s=stamp_s, frame_id='base_link'
-            )
+            self.runtime.put_pose(self.position, self.quaternion, header=header)
         if self.joints and 'joint_states' in self.inputs:
-            self.runtime.put_joints(list(self.joints), list(self.joints.values()), stamp_s=stamp_s)
+            positions = list(self.joints.values())
+            self.runtime.put_joints(list(self.joints), positions, header=header)
 
     def infer(self) -> None:
         """Begin what is due and finish what has taken its time."""

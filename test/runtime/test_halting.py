@@ -20,7 +20,7 @@ from runtime_fakes import (
 
 from safe_vla_ros.runtime import MotionLimits, StateName, Workspace
 from safe_vla_ros.runtime.halt_reasons import HaltKind
-from safe_vla_ros.types import ActionChunk, Observation
+from safe_vla_ros.types import ActionChunk, MessageHeader, Observation
 
 LIMITS = MotionLimits(0.25, 0.8, 1.0, 3.0)
 BOX = Workspace((0.0, -0.5, 0.0), (2.0, 0.5, 0.6), 0.05)
@@ -360,7 +360,8 @@ def test_a_stream_that_stopped_is_stale_by_receive_time() -> None:
 def test_a_pose_in_another_frame_halts() -> None:
     bench = moving()
     bench.inputs.discard('ee_pose')
-    bench.runtime.put_pose(bench.position, bench.quaternion, stamp_s=bench.now_s, frame_id='world')
+    header = MessageHeader.at(bench.now_s, 'world')
+    bench.runtime.put_pose(bench.position, bench.quaternion, header=header)
     bench.step()
     assert bench.state == StateName.STALE
     assert bench.reason == ("ee_pose is in frame 'world'; it must be in command_frame 'base_link'")
@@ -369,32 +370,82 @@ def test_a_pose_in_another_frame_halts() -> None:
 def test_a_pose_that_nobody_uses_halts_nobody() -> None:
     bench = Bench()
     bench.run(0.5)
-    bench.runtime.put_pose([0, 0, math.nan], [0, 0, 0, 1], stamp_s=0.0, frame_id='moon')
+    bench.runtime.put_pose([0, 0, math.nan], [0, 0, 0, 1], header=MessageHeader.at(0.0, 'moon'))
     bench.inputs.discard('ee_pose')
     bench.run(1.0)
     assert bench.state == StateName.RUNNING
 
 
-def test_joint_names_without_as_many_positions_halt() -> None:
+def put_joints(bench: Bench, **positions: float) -> None:
+    """Put a message with these positions by joint."""
+    header = MessageHeader.at(bench.now_s)
+    bench.runtime.put_joints(list(positions), list(positions.values()), header=header)
+
+
+def test_a_joint_without_a_position_halts_until_a_good_message_names_it() -> None:
     bench = moving()
     bench.inputs.discard('joint_states')
-    bench.runtime.put_joints(['left', 'right'], [0.1], stamp_s=bench.now_s)
+    header = MessageHeader.at(bench.now_s)
+    bench.runtime.put_joints(['right', 'wrist'], [0.1], header=header)
     bench.step()
-    assert bench.reason == 'joint_states has 2 names and 1 positions; each name needs one'
+    text = "joint_states with joint 'right' has 2 names and 1 positions; each name needs one"
+    assert (bench.state, bench.reason) == (StateName.STALE, text)
+    assert bench.runtime.statistics().halts == {HaltKind.INVALID: 1}
+    put_joints(bench, left=0.1)
+    bench.runtime.put_joints(['right'], [], header=MessageHeader.at(bench.now_s))
+    bench.step()
+    assert bench.reason == text
+    for _ in range(50):
+        put_joints(bench, left=0.1, right=0.1)
+        bench.step()
+    assert bench.state is StateName.RUNNING
+
+
+@pytest.mark.parametrize(
+    ('names', 'positions'),
+    [
+        (['wrist', 'elbow'], [0.1]),
+        (['wrist'], [0.1, 0.2]),
+        ([], [0.1]),
+        (['left', 'right'], []),
+        (['wrist'], [math.nan]),
+        ([], []),
+    ],
+)
+def test_joint_states_that_say_nothing_about_joints_in_use_are_ignored(
+    names: list[str], positions: list[float]
+) -> None:
+    bench = moving()
+    for _ in range(20):
+        bench.runtime.put_joints(names, positions, header=MessageHeader.at(bench.now_s))
+        bench.step()
+    assert bench.state is StateName.RUNNING
+    assert bench.runtime.statistics().halts == {}
 
 
 def test_joints_may_come_from_several_publishers() -> None:
     bench = Bench(layout=LAYOUT, gripper_joints=('left', 'right'))
     bench.inputs.discard('joint_states')
     for _ in range(50):
-        bench.runtime.put_joints(['left', 'wrist'], [0.1, 9.0], stamp_s=bench.now_s)
-        bench.runtime.put_joints(['right'], [0.2], stamp_s=bench.now_s)
-        bench.runtime.put_joints(['fast'], [], stamp_s=bench.now_s)
+        put_joints(bench, left=0.1, wrist=9.0)
+        put_joints(bench, right=0.2)
         bench.step()
     assert bench.state == StateName.RUNNING
     proprio = bench.policy.observations[-1].proprio
     assert proprio is not None
     assert proprio.tolist()[3:] == [0.1, 0.2]
+
+
+def test_every_joint_has_an_age_of_its_own() -> None:
+    bench = moving()
+    bench.inputs.discard('joint_states')
+    for _ in range(30):
+        put_joints(bench, left=0.1)
+        bench.step()
+    assert bench.state == 'stale'
+    assert bench.reason == (
+        "joint_states with joint 'right' has a stamp older than observation_timeout_s (0.5 s)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from runtime_fakes import control
 
 from safe_vla_ros.errors import ObservationError, ParameterError
 from safe_vla_ros.runtime.geometry import Pose, quaternion_from_rotation_vector
@@ -14,8 +15,9 @@ from safe_vla_ros.runtime.proprio import (
     check_layout,
     count_numbers,
     joints_in_use,
-    uses_pose,
+    needs_pose,
 )
+from safe_vla_ros.runtime.settings import Workspace
 
 POSE = Pose(np.array([0.1, 0.2, 0.3]), quaternion_from_rotation_vector(np.array([0, 0, 0.5])))
 JOINTS = {'left': 0.01, 'right': -0.02, 'elbow': 1.5}
@@ -89,8 +91,22 @@ def test_a_layout_is_checked_before_anything_runs(layout: tuple[str, ...]) -> No
         check_layout(layout, ())
 
 
-def test_sources_are_read_off_the_layout() -> None:
-    assert uses_pose(('zero', 'ee_euler_xyz'))
-    assert not uses_pose(('gripper_joints',))
+@pytest.mark.parametrize(
+    ('needed', 'layout', 'changes'),
+    [
+        (False, ('gripper_joints', 'zero'), {}),
+        (True, ('zero', 'ee_euler_xyz'), {}),
+        (True, (), {'frame': 'ee'}),
+        (True, (), {'command_type': 'pose'}),
+        (True, (), {'workspace': Workspace((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}),
+    ],
+)
+def test_the_pose_is_needed_by_the_layout_or_by_the_control_side(
+    needed: bool, layout: tuple[str, ...], changes: dict[str, object]
+) -> None:
+    assert needs_pose(control(**changes), layout) == needed
+
+
+def test_joints_in_use_are_read_off_the_layout() -> None:
     layout = ('gripper_joints', 'joint:elbow', 'joint:left')
     assert joints_in_use(layout, ('left', 'right')) == ('left', 'right', 'elbow')
