@@ -152,7 +152,8 @@ class PrunedPolicy(LifecycleNode):
         super().on_deactivate(state)
 
     def _release(self) -> None:
-        configured, self._configured = self._configured, None
+        with self._status.lock:
+            configured, self._configured = self._configured, None
         self._node_parameters.release()
         if configured is not None:
             configured.close()
