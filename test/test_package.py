@@ -18,8 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ROS_PACKAGES = {
     'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'launch',
     'launch_ros', 'lifecycle_msgs', 'nav_msgs', 'rcl_interfaces', 'rclpy', 'rosgraph_msgs',
-    'sensor_msgs', 'std_msgs', 'std_srvs',
+    'sensor_msgs', 'std_msgs', 'std_srvs', 'tf2_ros_py',
 }  # fmt: skip
+ROS_MODULES = {'tf2_ros': 'tf2_ros_py'}
+"""Modules whose ROS package has another name."""
+
 ROSDEP_KEYS = {
     'cv2': 'python3-opencv',
     'numpy': 'python3-numpy',
@@ -53,6 +56,9 @@ def imported():
                 found |= {alias.name.split('.')[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 found.add(node.module.split('.')[0])
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == 'import_module':
+                found |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+    found = {ROS_MODULES.get(name, name) for name in found}
     return found - set(sys.stdlib_module_names) - {'safe_vla_ros', '__future__'}
 
 

@@ -64,6 +64,7 @@ class Wanted:
         required: Parts without which the policy cannot run.
         remappings: Topic by the node's name for it, for example ``corner/image_raw``.
         overrides: Topic by camera or part; an empty topic means that the part is left out.
+        ee_frame: Frame whose pose the live node looks up in tf; a bag has no such look-up.
     """
 
     cameras: tuple[str, ...]
@@ -71,6 +72,7 @@ class Wanted:
     required: frozenset[str]
     remappings: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, str] = field(default_factory=dict)
+    ee_frame: str = ''
 
 
 @dataclass(frozen=True)
@@ -223,4 +225,6 @@ class _Search:
         )
         ambiguous = [note for note in self.notes if note.startswith(tuple(name.split(' or ')))]
         hint = ambiguous[0] if ambiguous else have
+        if what == 'ee_pose' and self.wanted.ee_frame:
+            hint += f'; ee_frame is {self.wanted.ee_frame!r}, but replay does not look into tf'
         self.problems.append(f'no topic for {what} ({name}, {" or ".join(types)}): {hint}')

@@ -190,6 +190,9 @@ class ConfiguredPolicy:
             self.runtime,
             cameras=resolved.policy.cameras,
             image_transport=settings.image_transport,
+            ee_frame=settings.ee_frame,
+            command_frame=resolved.control.command_frame,
+            rate_hz=settings.control_rate_hz,
             on_image=self._worker.wake,
         )
         self.telemetry = Telemetry(

@@ -17,6 +17,7 @@ from safe_vla_ros.ros.configured_policy import INACTIVE, ConfiguredPolicy
 from safe_vla_ros.ros.loading import Loader
 from safe_vla_ros.ros.parameters import NodeParameters
 from safe_vla_ros.ros.policy_source import PolicySource, RegisteredPolicies
+from safe_vla_ros.ros.pose_from_tf import require_tf2
 from safe_vla_ros.ros.status import Status
 from safe_vla_ros.runtime import RuntimeState
 
@@ -117,6 +118,8 @@ class PrunedPolicy(LifecycleNode):
             try:
                 spec = self._loader.read_spec(parameters.policy)
                 resolved = parameters.configure(spec, self._policies.pruner_names())
+                if resolved.node.ee_frame:
+                    require_tf2(resolved.node.ee_frame)
                 policy = self._loader.load(parameters.policy, spec, resolved)
                 self._configured = ConfiguredPolicy(
                     self, policy, resolved, self._status.publish_state, self._status.name

@@ -66,6 +66,14 @@ PLAYBACK_PARAMETERS = (
         range_note='a frame name',
     ),
     Parameter(
+        'ee_frame',
+        'string',
+        'Frame of the end effector, looked up in tf from command_frame; empty takes the topic '
+        'ee_pose.',
+        default='',
+        range_note='a frame name, or empty',
+    ),
+    Parameter(
         'dry_run',
         'bool',
         'Do everything but publish commands.',

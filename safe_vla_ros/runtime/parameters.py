@@ -50,6 +50,7 @@ class NodeSettings:
     Attributes:
         control_rate_hz: Rate of the commands.
         image_transport: ``raw`` or ``compressed``.
+        ee_frame: Frame whose pose is looked up in tf; empty takes the topic ``ee_pose``.
         instruction: Initial instruction, may be empty.
         dry_run: Whether commands are held back.
         hardware_id: Name of the robot in the diagnostics.
@@ -60,6 +61,7 @@ class NodeSettings:
 
     control_rate_hz: float
     image_transport: str
+    ee_frame: str
     instruction: str
     dry_run: bool
     hardware_id: str
@@ -263,6 +265,7 @@ def _node_settings(values: Mapping[str, Any]) -> NodeSettings:
     names = (
         'control_rate_hz',
         'image_transport',
+        'ee_frame',
         'instruction',
         'dry_run',
         'hardware_id',

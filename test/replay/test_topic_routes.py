@@ -107,6 +107,13 @@ def test_everything_missing_is_named_at_once_with_what_the_bag_has():
         assert part in text
 
 
+def test_a_pose_that_the_live_node_looks_up_in_tf_is_named_as_missing():
+    available = [topic for topic in BASIC if topic.topic != '/ee_pose']
+    with pytest.raises(BagError, match="ee_frame is 'tool0', but replay does not look into tf"):
+        find_routes(available, wanted(ee_frame='tool0'))
+    assert 'ee_pose' in topics_of(find_routes(BASIC, wanted(ee_frame='tool0')))
+
+
 def test_a_topic_of_another_type_is_refused():
     available = (TopicType('/corner/image_raw', 'std_msgs/msg/String', 5), *BASIC[1:])
     with pytest.raises(BagError, match='is std_msgs/msg/String, allowed is sensor_msgs/msg/Image'):
