@@ -27,6 +27,17 @@ REFRESH_REASONS = (
 """Why a key step renewed the saliency reference (message of ``~/subtask_reset``)."""
 
 
+PAPER = 'paper'
+REFERENCE = 'reference'
+FUSIONS = (PAPER, REFERENCE)
+"""What ``pruning.fusion`` may be: the combination of the paper, the sum of the published code."""
+
+ACTION_ROWS = 'action'
+LAST_ROW = 'last'
+QUERY_ROWS = (ACTION_ROWS, LAST_ROW)
+"""What ``pruning.query_rows`` may be: the rows whose attention is the saliency."""
+
+
 class Clock(Protocol):
     """A source of time; injected so that the same code runs live, in replay and in tests."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from safe_vla_ros.runtime.parameter_types import Change, Parameter
+from safe_vla_ros.parameter_types import Change, Parameter
 
 OWN_LIMIT = "the policy's own if it gives one"
 

@@ -8,7 +8,7 @@ from safe_vla_ros.runtime.motion_parameters import PLAYBACK_PARAMETERS, SAFETY_P
 from safe_vla_ros.runtime.policy_parameters import POLICY_PARAMETERS, PRUNING_PARAMETERS
 
 if TYPE_CHECKING:
-    from safe_vla_ros.runtime.parameter_types import Parameter
+    from safe_vla_ros.parameter_types import Parameter
 
 PARAMETERS: dict[str, Parameter] = {
     parameter.name: parameter

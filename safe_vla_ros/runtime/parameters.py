@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.parameter_types import Change, Parameter
 from safe_vla_ros.runtime.parameter_combinations import check_combinations
 from safe_vla_ros.runtime.parameter_table import PARAMETERS, markdown_table
-from safe_vla_ros.runtime.parameter_types import Change, Parameter
 from safe_vla_ros.runtime.settings import ControlSettings, MotionLimits, Workspace
 from safe_vla_ros.types import PolicySettings, PruningSettings
 

@@ -120,8 +120,7 @@ class Parameter:
 
     def error(self, value: Any, what: str) -> ParameterError:
         """Build the error that says which parameter, which value and what is allowed."""
-        shown = repr(list(value)) if isinstance(value, tuple) else repr(value)
-        return ParameterError(f'{self.name} = {shown}: {what}')
+        return parameter_error(self.name, value, what)
 
     def _check_element(self, value: Any) -> Any:
         expected = ELEMENT_TYPES[self.element_type]
@@ -147,6 +146,12 @@ class Parameter:
             and (self.maximum is None or value <= self.maximum)
             and (self.above is None or value > self.above)
         )
+
+
+def parameter_error(name: str, value: Any, what: str) -> ParameterError:
+    """Build the error that says which parameter, which value and what is wrong with it."""
+    shown = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return ParameterError(f'{name} = {shown}: {what}')
 
 
 def format_number(number: float | None) -> str:
