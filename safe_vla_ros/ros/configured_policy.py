@@ -88,7 +88,7 @@ class ConfiguredPolicy:
             image_fallback=cv_bridge_decoder(),
         )
         self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
-        self._control = ControlLoop(node, settings.control_rate_hz, self._tick)
+        self._control = ControlLoop(node, resolved.control.control_rate_hz, self._tick)
         self._topics = PolicyTopics(node)
         try:
             self._open_topics(resolved)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.layer_plan import check_layers
-from safe_vla_ros.runtime.parameter_table import PARAMETERS
+from safe_vla_ros.parameter_types import parameter_error
 from safe_vla_ros.runtime.proprio import check_layout, count_numbers
 
 if TYPE_CHECKING:
@@ -121,4 +121,4 @@ def _check_cameras(values: Mapping[str, Any], spec: PolicySpec) -> None:
 
 
 def _error(name: str, values: Mapping[str, Any], what: str) -> ParameterError:
-    return PARAMETERS[name].error(values[name], what)
+    return parameter_error(name, values[name], what)
