@@ -96,7 +96,7 @@ class ConfiguredPolicy:
             image_fallback=cv_bridge_decoder(),
         )
         self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
-        self._control = ControlLoop(node, settings.control_rate_hz, self._tick)
+        self._control = ControlLoop(node, resolved.control.control_rate_hz, self._tick)
         self._topics = PolicyTopics(node)
         try:
             self._open_topics(resolved)
@@ -192,7 +192,7 @@ class ConfiguredPolicy:
             image_transport=settings.image_transport,
             ee_frame=settings.ee_frame,
             command_frame=resolved.control.command_frame,
-            rate_hz=settings.control_rate_hz,
+            rate_hz=resolved.control.control_rate_hz,
             on_image=self._worker.wake,
         )
         self.telemetry = Telemetry(
