@@ -5,7 +5,10 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PACKAGE = 'safe_vla_ros'
+# colcon build --symlink-install runs a link to this file in a folder without the README.
+README = Path(__file__).resolve().with_name('README.md')
 SHARE = f'share/{PACKAGE}'
+PROGRAMS = ('demo', 'replay', 'bench')
 
 POLICY = ['torch>=2.9,<2.14', 'transformers>=5.0,<6', 'safetensors>=0.5,<1', 'tokenizers>=0.21,<1']
 REPLAY = ['rosbags>=0.11.8,<0.12', 'rich>=13,<16']
@@ -30,10 +33,15 @@ TEST = [
 
 
 def data_files():
-    """List what goes to share/: the ament marker, the manifest, launch files, YAMLs, models."""
+    """List what goes to share/ (ament marker, manifest, launch files, YAMLs, models) and lib/.
+
+    `ros2 run` looks for the programs in lib/safe_vla_ros. Names as common as theirs must not go to
+    a PATH, where pip puts the entry points.
+    """
     files = [
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (SHARE, ['package.xml']),
+        (f'lib/{PACKAGE}', [f'scripts/{name}' for name in PROGRAMS]),
     ]
     for top in ('launch', 'config', 'models'):
         by_folder = {}
@@ -48,7 +56,7 @@ setup(
     name=PACKAGE,
     version='0.1.0',
     description='A vision-language-action policy with pruned visual tokens as a ROS 2 node',
-    long_description=Path('README.md').read_text(encoding='utf-8'),
+    long_description=README.read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     maintainer='safe_vla_ros maintainers',
     maintainer_email='maintainers@safe-vla-ros.example',
@@ -72,9 +80,7 @@ setup(
         'console_scripts': [
             f'pruned_policy = {PACKAGE}.ros.pruned_policy:main',
             f'sim_robot = {PACKAGE}.ros.sim_robot:main',
-            f'demo = {PACKAGE}.demo.__main__:main',
-            f'replay = {PACKAGE}.replay.__main__:main',
-            f'bench = {PACKAGE}.bench.__main__:main',
+            *(f'safe_vla_{name} = {PACKAGE}.{name}.__main__:main' for name in PROGRAMS),
         ],
     },
 )

@@ -20,7 +20,7 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.substitutions import FindPackageShare
 from lifecycle_msgs.msg import Transition
 
-from safe_vla_ros.replay.topic_routes import read_remappings
+from safe_vla_ros.runtime.parameter_file import read_remappings
 
 ARGUMENTS = (
     (

@@ -1,4 +1,4 @@
-"""Values and seams that every part of the package shares. Standard library and numpy only."""
+"""Values and seams that every part of the package shares. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from safe_vla_ros.parameter_types import Change, parameter
 
 Float64Array = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -28,6 +30,17 @@ REFRESH_REASONS = (
     'layout',
 )
 """Why a key step renewed the saliency reference (message of ``~/subtask_reset``)."""
+
+
+PAPER = 'paper'
+REFERENCE = 'reference'
+FUSIONS = (PAPER, REFERENCE)
+"""What ``pruning.fusion`` may be: the combination of the paper, the sum of the published code."""
+
+ACTION_ROWS = 'action'
+LAST_ROW = 'last'
+QUERY_ROWS = (ACTION_ROWS, LAST_ROW)
+"""What ``pruning.query_rows`` may be: the rows whose attention is the saliency."""
 
 
 class Clock(Protocol):
@@ -92,35 +105,124 @@ class Observation:
 class PruningSettings:
     """How visual tokens are pruned; every field can change between two inferences.
 
+    A field without a parameter says here what it is.
+
     Attributes:
-        method: Name in the pruner registry.
-        keep_ratio: Share of the visual tokens kept on a pruned step, 0.05..1.
-        layer: K, the first decoder layer that sees only kept tokens, 1..L-1.
-        fusion_weight: lambda, weight of the forecast, 0..1.
-        refresh_threshold: gamma, similarity below which the reference is renewed, -1..1.
-        fusion: ``paper`` or ``reference``.
-        query_rows: ``action`` or ``last``.
-        refresh_layer: l_r, 0..K-1; None means K-1.
-        forecast_layers: L_D, 0..L-1; empty means the last layer.
         full_pass_share: Share of the passes that ``random`` leaves unpruned, 0..1; a control with
             the budget of a method that has key steps.
         seed: Seed of ``random``.
-        max_reference_age_s: Age of the saliency reference at which whoever runs the episode clears
-            the memory with ``max_age``, seconds; 0 is off.
     """
 
-    method: str = 'safe'
-    keep_ratio: float = 0.25
-    layer: int = 3
-    fusion_weight: float = 0.5
-    refresh_threshold: float = 0.9
-    fusion: str = 'paper'
-    query_rows: str = 'action'
-    refresh_layer: int | None = None
-    forecast_layers: tuple[int, ...] = ()
+    method: str = field(
+        default='safe',
+        metadata=parameter(
+            'pruning.method',
+            'How visual tokens are chosen.',
+            own='pruning.method',
+            range_note='a registered pruner',
+            change=Change.DYNAMIC,
+        ),
+    )
+    keep_ratio: float = field(
+        default=0.25,
+        metadata=parameter(
+            'pruning.keep_ratio',
+            'Share of the visual tokens kept on a pruned step.',
+            own='pruning.keep_ratio',
+            minimum=0.05,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    layer: int = field(
+        default=3,
+        metadata=parameter(
+            'pruning.layer',
+            'K, the first decoder layer that sees only kept tokens.',
+            own='pruning.layer',
+            minimum=1,
+            range_note='1 to the number of layers - 1',
+            change=Change.DYNAMIC,
+        ),
+    )
+    fusion_weight: float = field(
+        default=0.5,
+        metadata=parameter(
+            'pruning.fusion_weight',
+            'Lambda, the weight of the forecast.',
+            own='pruning.fusion_weight',
+            minimum=0.0,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    refresh_threshold: float = field(
+        default=0.9,
+        metadata=parameter(
+            'pruning.refresh_threshold',
+            'Gamma, the similarity below which the saliency reference is renewed.',
+            own='pruning.refresh_threshold',
+            minimum=-1.0,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    fusion: str = field(
+        default='paper',
+        metadata=parameter(
+            'pruning.fusion',
+            'Fuse as the paper or as the published code (reference).',
+            own='pruning.fusion',
+            choices=FUSIONS,
+            change=Change.DYNAMIC,
+        ),
+    )
+    query_rows: str = field(
+        default='action',
+        metadata=parameter(
+            'pruning.query_rows',
+            'Whose attention is the saliency: the action rows or the last row.',
+            own='pruning.query_rows',
+            choices=QUERY_ROWS,
+            change=Change.DYNAMIC,
+        ),
+    )
+    refresh_layer: int | None = field(
+        default=None,
+        metadata=parameter(
+            'pruning.refresh_layer',
+            'Layer of the refresh test; unset is pruning.layer - 1.',
+            own='pruning.refresh_layer',
+            minimum=0,
+            range_note='0 to pruning.layer - 1',
+            change=Change.DYNAMIC,
+        ),
+    )
+    forecast_layers: tuple[int, ...] = field(
+        default=(),
+        metadata=parameter(
+            'pruning.forecast_layers',
+            'Deep layers that are forecast; unset is the last.',
+            own='pruning.forecast_layers',
+            minimum=0,
+            range_note='0 to the number of layers - 1',
+            change=Change.DYNAMIC,
+        ),
+    )
+    max_reference_age_s: float = field(
+        default=0.0,
+        metadata=parameter(
+            'pruning.max_reference_age_s',
+            'Renew the saliency reference when it is older; 0 is off.',
+            own='pruning.max_reference_age_s',
+            unit='s',
+            minimum=0.0,
+            maximum=3600.0,
+            change=Change.DYNAMIC,
+        ),
+    )
     full_pass_share: float = 0.0
     seed: int = 0
-    max_reference_age_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -243,32 +345,134 @@ class PolicySpec:
     pruning: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PolicySettings:
     """Everything a policy is loaded with: user's values over the policy's own, complete.
 
-    Attributes are those of ``PolicySpec``, resolved, and:
-        unnorm_key: Statistics to un-normalise with; empty when the checkpoint holds none.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        dtype: ``auto``, ``float32`` or ``bfloat16``.
+    A field without a parameter says here what it is.
+
+    Attributes:
         action_slice: Read-out of OpenVLA-OFT: ``oft`` or ``shifted`` (one position later); None is
             the policy's own, else ``oft``.
     """
 
-    cameras: tuple[str, ...]
-    proprio_layout: tuple[str, ...]
-    gripper_joint_names: tuple[str, ...]
-    linear_scale_m: float
-    angular_scale_rad: float
-    rotation: str
-    gripper_open_value: float
-    gripper_closed_value: float
-    rotate_180: bool = False
-    center_crop: bool = False
-    jpeg_roundtrip: bool = False
-    unnorm_key: str = ''
-    device: str = 'auto'
-    dtype: str = 'auto'
+    unnorm_key: str = field(
+        default='',
+        metadata=parameter(
+            'unnorm_key',
+            'Data set whose statistics turn model units into actions; may be empty when the '
+            'checkpoint holds at most one.',
+            range_note='a key of the checkpoint',
+            change=Change.READ_ONLY,
+        ),
+    )
+    device: str = field(
+        default='auto',
+        metadata=parameter(
+            'device',
+            'Where the policy runs; auto takes a GPU where there is one.',
+            choices=('auto', 'cpu', 'cuda'),
+        ),
+    )
+    dtype: str = field(
+        default='auto',
+        metadata=parameter(
+            'dtype',
+            'Number format of the policy; auto is bfloat16 on a GPU, else what the policy stores.',
+            choices=('auto', 'float32', 'bfloat16'),
+        ),
+    )
+    cameras: tuple[str, ...] = field(
+        metadata=parameter(
+            'cameras',
+            "Names of the cameras, in the order of the model's inputs; each is the prefix of a "
+            'topic.',
+            own='cameras',
+            range_note='topic names, as many as the model takes',
+        )
+    )
+    rotate_180: bool = field(
+        metadata=parameter(
+            'image.rotate_180',
+            'Turn images upside down, as the training data was.',
+            own='rotate_180',
+        )
+    )
+    center_crop: bool = field(
+        metadata=parameter(
+            'image.center_crop',
+            'Crop the middle 90 % of the area, as after training with random crops.',
+            own='center_crop',
+        )
+    )
+    jpeg_roundtrip: bool = field(
+        metadata=parameter(
+            'image.jpeg_roundtrip',
+            'Encode and decode as JPEG, as the training data was.',
+            own='jpeg_roundtrip',
+        )
+    )
+    proprio_layout: tuple[str, ...] = field(
+        default=(),
+        metadata=parameter(
+            'proprio.layout',
+            'Parts of the proprioception vector in order; empty takes what the policy says.',
+            own='proprio_layout',
+            range_note='ee_position, ee_axis_angle, ee_euler_xyz, ee_quaternion, gripper_joints, '
+            'joint:<name>, zero',
+        ),
+    )
+    linear_scale_m: float = field(
+        metadata=parameter(
+            'action.linear_scale_m',
+            'Metres per model unit of translation.',
+            own='linear_scale_m',
+            unit='m',
+            above=0.0,
+        )
+    )
+    angular_scale_rad: float = field(
+        metadata=parameter(
+            'action.angular_scale_rad',
+            'Radians per model unit of rotation.',
+            own='angular_scale_rad',
+            unit='rad',
+            above=0.0,
+        )
+    )
+    rotation: str = field(
+        metadata=parameter(
+            'action.rotation',
+            "How the model's three rotation numbers are meant.",
+            own='rotation',
+            choices=('axis_angle', 'euler_xyz'),
+        )
+    )
+    gripper_open_value: float = field(
+        metadata=parameter(
+            'gripper.open_value',
+            "The model's number for an open gripper.",
+            own='gripper_open_value',
+            range_note='a finite number other than gripper.closed_value',
+        )
+    )
+    gripper_closed_value: float = field(
+        metadata=parameter(
+            'gripper.closed_value',
+            "The model's number for a closed gripper.",
+            own='gripper_closed_value',
+            range_note='a finite number other than gripper.open_value',
+        )
+    )
+    gripper_joint_names: tuple[str, ...] = field(
+        default=(),
+        metadata=parameter(
+            'gripper.joint_names',
+            'Joints that gripper_joints in proprio.layout stands for, in order.',
+            own='gripper_joint_names',
+            range_note='joint names',
+        ),
+    )
     action_slice: str | None = None
 
 

@@ -197,8 +197,10 @@ def test_every_extra_is_listed():
 
 
 def test_every_executable_is_listed():
-    scripts = read(ROOT / 'setup.py').split("'console_scripts': [")[1].split(']')[0]
-    names = re.findall(r"f'(\w+) = ", scripts)
+    setup = read(ROOT / 'setup.py')
+    nodes = re.findall(r"f'(\w+) = ", setup.split("'console_scripts': [")[1].split(']')[0])
+    programs = re.findall(r"'(\w+)'", setup.split('\nPROGRAMS = ')[1].split('\n')[0])
+    names = [*nodes, *programs]
     listed = [cells[0] for cells in table_after(DOCS / 'interface.md', '## Executables')]
     assert [name.strip('`') for name in listed] == names
 

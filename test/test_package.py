@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import xml.etree.ElementTree as ET
 from distutils.core import run_setup
@@ -17,8 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ROS_PACKAGES = {
     'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'launch',
     'launch_ros', 'lifecycle_msgs', 'nav_msgs', 'rcl_interfaces', 'rclpy', 'rosgraph_msgs',
-    'sensor_msgs', 'std_msgs', 'std_srvs',
+    'sensor_msgs', 'std_msgs', 'std_srvs', 'tf2_ros_py',
 }  # fmt: skip
+ROS_MODULES = {'tf2_ros': 'tf2_ros_py'}
+"""Modules whose ROS package has another name."""
+
 ROSDEP_KEYS = {
     'cv2': 'python3-opencv',
     'numpy': 'python3-numpy',
@@ -52,6 +56,9 @@ def imported():
                 found |= {alias.name.split('.')[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 found.add(node.module.split('.')[0])
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == 'import_module':
+                found |= {a.value for a in node.args if isinstance(a, ast.Constant)}
+    found = {ROS_MODULES.get(name, name) for name in found}
     return found - set(sys.stdlib_module_names) - {'safe_vla_ros', '__future__'}
 
 
@@ -109,7 +116,9 @@ def test_every_executable_is_there(distribution):
     scripts = dict(
         entry.replace(' ', '').split('=') for entry in distribution.entry_points['console_scripts']
     )
-    assert set(scripts) == {'pruned_policy', 'sim_robot', 'demo', 'replay', 'bench'}
+    assert set(scripts) == {
+        'pruned_policy', 'sim_robot', 'safe_vla_demo', 'safe_vla_replay', 'safe_vla_bench'
+    }  # fmt: skip
     for target in scripts.values():
         module, function = target.split(':')
         tree = ast.parse((ROOT / f'{module.replace(".", "/")}.py').read_text(encoding='utf-8'))
@@ -118,6 +127,26 @@ def test_every_executable_is_there(distribution):
             if isinstance(node, ast.ImportFrom):
                 names |= {alias.asname or alias.name for alias in node.names}
         assert function in names, target
+
+
+@pytest.mark.parametrize('name', ['demo', 'replay', 'bench'])
+def test_ros2_run_finds_the_programs_under_short_names_that_are_on_no_path(distribution, name):
+    # ros2 run takes any executable file in lib/<package> of the prefix.
+    assert f'scripts/{name}' in dict(distribution.data_files)['lib/safe_vla_ros']
+    script = ROOT / 'scripts' / name
+    assert os.access(script, os.X_OK)
+    assert script.read_text(encoding='utf-8').startswith('#!/usr/bin/env python3\n')
+    entry = f'safe_vla_{name} = safe_vla_ros.{name}.__main__:main'
+    assert entry in distribution.entry_points['console_scripts']
+    assert f'from safe_vla_ros.{name}.__main__ import main' in script.read_text(encoding='utf-8')
+
+
+def test_setup_runs_as_a_link_in_a_folder_of_links(tmp_path, monkeypatch):
+    # As colcon build --symlink-install runs it.
+    (tmp_path / 'setup.py').symlink_to(ROOT / 'setup.py')
+    (tmp_path / 'safe_vla_ros').symlink_to(ROOT / 'safe_vla_ros')
+    monkeypatch.chdir(tmp_path)
+    assert run_setup('setup.py', stop_after='init').get_long_description().startswith('# ')
 
 
 def test_launch_files_yamls_and_models_are_installed_to_share(distribution):

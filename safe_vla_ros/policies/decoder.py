@@ -15,11 +15,10 @@ from safe_vla_ros.policies.attention import SaliencyTap
 from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import StepInput, StepReport, decoder_macs, make_pruner
-from safe_vla_ros.pruning.layer_plan import ACTION_ROWS
+from safe_vla_ros.types import ACTION_ROWS, PruningSettings
 
 if TYPE_CHECKING:
     from safe_vla_ros.pruning import EpisodeState
-    from safe_vla_ros.types import PruningSettings
 
 __all__ = ['DecoderOutput', 'decode_token', 'make_record', 'run_decoder']
 

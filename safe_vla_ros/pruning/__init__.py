@@ -4,9 +4,9 @@ Pure tensor functions and the memory of an episode on torch alone; no model, no 
 ROS.
 """
 
+from safe_vla_ros.layer_plan import LayerPlan, plan_layers
 from safe_vla_ros.pruning.episode import EpisodeState, SaliencyReference, make_episode
 from safe_vla_ros.pruning.flops import decoder_macs, layer_macs
-from safe_vla_ros.pruning.layer_plan import LayerPlan, plan_layers
 from safe_vla_ros.pruning.pruner import Pruner, PrunerStep, SafeTrace, StepInput, StepReport
 from safe_vla_ros.pruning.registry import PRUNER_NAMES, make_pruner
 from safe_vla_ros.pruning.saliency import attention_saliency

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-PAPER = 'paper'
-REFERENCE = 'reference'
-FUSIONS = (PAPER, REFERENCE)
-"""The convex combination of the paper, and the sum of the published code."""
+from safe_vla_ros.types import REFERENCE
 
 
 def fuse(shallow: Tensor, forecast: Tensor, *, mode: str, weight: float) -> Tensor:

@@ -171,7 +171,7 @@ class _Replay:
         unpruned = None
         if UNPRUNED in resolved and len(resolved) > 1:
             unpruned = UnprunedChunks(policy, resolved[UNPRUNED].pruning)
-        period_s = 1.0 / self.setup.own.node.control_rate_hz
+        period_s = 1.0 / self.setup.own.control.control_rate_hz
         # The unpruned method is served first, so that the others find its chunks.
         methods = sorted(resolved, key=lambda method: method != UNPRUNED)
         runs = [

@@ -31,8 +31,8 @@ from safe_vla_ros.replay.replay_setup import (
     policy_reference,
     resolve_methods,
 )
-from safe_vla_ros.replay.topic_routes import parse_overrides, read_remappings
-from safe_vla_ros.runtime.parameter_file import read_parameter_file
+from safe_vla_ros.replay.topic_routes import parse_overrides
+from safe_vla_ros.runtime.parameter_file import read_parameter_file, read_remappings
 from safe_vla_ros.runtime.parameters import PARAMETERS
 
 if TYPE_CHECKING:

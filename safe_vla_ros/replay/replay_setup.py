@@ -89,6 +89,7 @@ class Setup:
         return Wanted(
             cameras=own.policy.cameras,
             transport=own.node.image_transport,
+            ee_frame=own.node.ee_frame,
             required=frozenset(required),
             remappings=self.settings.remappings,
             overrides=self.settings.topics,

@@ -5,18 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import yaml
-
 from safe_vla_ros.replay.errors import BagError, ReplayError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from safe_vla_ros.replay.bags import TopicType
-
-REMAPPINGS = 'remappings'
-"""Section of a parameter file, beside the nodes', that says which topic stands for which input."""
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -70,6 +64,7 @@ class Wanted:
         required: Parts without which the policy cannot run.
         remappings: Topic by the node's name for it, for example ``corner/image_raw``.
         overrides: Topic by camera or part; an empty topic means that the part is left out.
+        ee_frame: Frame whose pose the live node looks up in tf; a bag has no such look-up.
     """
 
     cameras: tuple[str, ...]
@@ -77,6 +72,7 @@ class Wanted:
     required: frozenset[str]
     remappings: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, str] = field(default_factory=dict)
+    ee_frame: str = ''
 
 
 @dataclass(frozen=True)
@@ -94,31 +90,6 @@ class Routes:
     def has(self, part: str) -> bool:
         """Tell whether any topic plays this part."""
         return any(route.part == part for route in self.by_topic.values())
-
-
-def read_remappings(path: Path) -> dict[str, str]:
-    """Read the remappings of a robot's parameter file.
-
-    They stand in a section that ROS takes for a node of that name and leaves alone::
-
-        remappings:
-          ros__parameters:
-            corner/image_raw: /front_camera/color/image_raw
-
-    Raises:
-        ReplayError: The file cannot be read, or the section is no mapping of names to topics.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f'parameter file {path} cannot be read as YAML: {error}'
-        raise ReplayError(msg) from error
-    section = content.get(REMAPPINGS, {}) if isinstance(content, dict) else {}
-    section = section.get('ros__parameters', section) if isinstance(section, dict) else section
-    if not isinstance(section, dict) or not all(isinstance(v, str) for v in section.values()):
-        msg = f'{path}: {REMAPPINGS} must map names to topics, got {section!r}'
-        raise ReplayError(msg)
-    return {str(name): topic for name, topic in section.items()}
 
 
 def parse_overrides(items: Sequence[str], cameras: Sequence[str]) -> dict[str, str]:
@@ -254,4 +225,6 @@ class _Search:
         )
         ambiguous = [note for note in self.notes if note.startswith(tuple(name.split(' or ')))]
         hint = ambiguous[0] if ambiguous else have
+        if what == 'ee_pose' and self.wanted.ee_frame:
+            hint += f'; ee_frame is {self.wanted.ee_frame!r}, but replay does not look into tf'
         self.problems.append(f'no topic for {what} ({name}, {" or ".join(types)}): {hint}')

@@ -98,7 +98,10 @@ class ConfiguredPolicy:
         )
         self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
         self._control = ControlLoop(
-            node, settings.control_rate_hz, self._tick, self.runtime.clock_stands_still
+            node,
+            resolved.control.control_rate_hz,
+            self._tick,
+            self.runtime.clock_stands_still,
         )
         self._topics = PolicyTopics(node)
         try:
@@ -216,6 +219,9 @@ class ConfiguredPolicy:
             self.runtime,
             cameras=resolved.policy.cameras,
             image_transport=settings.image_transport,
+            ee_frame=settings.ee_frame,
+            command_frame=resolved.control.command_frame,
+            rate_hz=resolved.control.control_rate_hz,
             on_image=self._worker.wake,
         )
         self.telemetry = Telemetry(

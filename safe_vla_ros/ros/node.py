@@ -18,6 +18,7 @@ from safe_vla_ros.ros.configured_policy import INACTIVE, ConfiguredPolicy
 from safe_vla_ros.ros.loading import Loader
 from safe_vla_ros.ros.parameters import NodeParameters
 from safe_vla_ros.ros.policy_source import PolicySource, RegisteredPolicies
+from safe_vla_ros.ros.pose_from_tf import require_tf2
 from safe_vla_ros.ros.status import Status
 from safe_vla_ros.runtime import RuntimeState, StateName
 
@@ -117,6 +118,8 @@ class PrunedPolicy(LifecycleNode):
             try:
                 spec = self._loader.read_spec(parameters.policy)
                 resolved = parameters.configure(spec, self._policies.pruner_names())
+                if resolved.node.ee_frame:
+                    require_tf2(resolved.node.ee_frame)
                 policy = self._loader.load(parameters.policy, spec, resolved)
                 self._configured = ConfiguredPolicy(
                     self, policy, resolved, self._status.publish_state, self._status.name
@@ -152,7 +155,8 @@ class PrunedPolicy(LifecycleNode):
         super().on_deactivate(state)
 
     def _release(self) -> None:
-        configured, self._configured = self._configured, None
+        with self._status.lock:
+            configured, self._configured = self._configured, None
         self._node_parameters.release()
         if configured is not None:
             configured.close()

@@ -14,7 +14,7 @@ from rcl_interfaces.msg import (
 from rclpy.parameter import Parameter as RosParameter
 
 from safe_vla_ros.errors import ParameterError
-from safe_vla_ros.runtime.parameter_types import LARGEST_INT
+from safe_vla_ros.parameter_types import LARGEST_INT
 from safe_vla_ros.runtime.parameters import (
     PARAMETERS,
     Change,

@@ -38,6 +38,7 @@ class PolicyTopics:
         self._node = node
         self._publishers: list[LifecyclePublisher] = []
         self.subscriptions: list[Subscription] = []
+        self._closing: list[Callable[[], None]] = []
 
     def advertise(self, kind: Any, topic: str, depth: int = 1) -> LifecyclePublisher:
         """Make a reliable publisher that is silent while the node is not active."""
@@ -67,8 +68,15 @@ class PolicyTopics:
             )
         )
 
+    def also_close(self, closing: Callable[[], None]) -> None:
+        """End something else together with the topics."""
+        self._closing.append(closing)
+
     def close(self) -> None:
         """End every topic."""
+        for closing in self._closing:
+            closing()
+        self._closing.clear()
         for subscription in self.subscriptions:
             self._node.destroy_subscription(subscription)
         for publisher in self._publishers:

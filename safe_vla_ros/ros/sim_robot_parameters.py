@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 
 from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.parameter_types import LARGEST_INT, Change, Parameter
 from safe_vla_ros.ros.parameters import descriptor
-from safe_vla_ros.runtime.parameter_types import LARGEST_INT, Change, Parameter
 from safe_vla_ros.sim.arm import STEP_S
 from safe_vla_ros.sim.robot_loop import LoopSettings
 from safe_vla_ros.sim.tasks import TASKS

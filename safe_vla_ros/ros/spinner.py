@@ -54,8 +54,8 @@ class Spinner:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             return False
-        self._executor.shutdown()
-        return True
+        # A callback that awaits something is not over yet, though the thread is.
+        return bool(self._executor.shutdown(timeout_s))
 
     def _spin(self) -> None:
         if self._niceness:

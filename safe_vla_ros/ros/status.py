@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,12 @@ PERIOD_S = 1.0
 
 
 class Status:
-    """Tells how the node is."""
+    """Tells how the node is.
+
+    Attributes:
+        lock: Held while the tasks are published; who takes it, and then takes the configured policy
+            away, may end its topics.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class Status:
         self._node = node
         self._hardware_id = hardware_id
         self._configured = configured
+        self.lock = threading.Lock()
         self._told = RuntimeState(StateName.WAITING, '')
         self._before: tuple[ConfiguredPolicy, health.Moment] | None = None
         root = node.get_namespace() == '/'
@@ -74,7 +81,10 @@ class Status:
 
     def publish(self) -> None:
         """Publish the four tasks."""
-        configured = self._configured()
+        with self.lock:
+            self._publish(self._configured())
+
+    def _publish(self, configured: ConfiguredPolicy | None) -> None:
         message = DiagnosticArray()
         message.header.stamp = self._node.get_clock().now().to_msg()
         if configured is None:

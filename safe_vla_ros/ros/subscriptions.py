@@ -11,6 +11,7 @@ from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
+from safe_vla_ros.ros.pose_from_tf import PoseFromTf
 from safe_vla_ros.runtime.message_reading import read_header, read_image, read_joints, read_pose
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class Subscriptions:
         *,
         cameras: Sequence[str],
         image_transport: str,
+        ee_frame: str,
+        command_frame: str,
+        rate_hz: float,
         on_image: Callable[[], None],
     ) -> None:
         """Subscribe.
@@ -52,6 +56,9 @@ class Subscriptions:
             runtime: Gets the messages.
             cameras: Names that prefix the image topics.
             image_transport: ``raw`` or ``compressed``.
+            ee_frame: Frame whose pose is looked up in tf; empty takes the topic ``ee_pose``.
+            command_frame: The frame that pose is given in.
+            rate_hz: How often it is looked up.
             on_image: Called after an image was stored.
         """
         self._node = node
@@ -63,7 +70,17 @@ class Subscriptions:
         for camera in cameras:
             topic = f'{camera}/image_raw{suffix}'
             self._subscribe(kind, topic, partial(self._on_image, camera))
-        self._subscribe(PoseStamped, 'ee_pose', self._on_pose)
+        if ee_frame:
+            looked_up = PoseFromTf(
+                node,
+                ee_frame=ee_frame,
+                command_frame=command_frame,
+                rate_hz=rate_hz,
+                on_pose=self._on_pose,
+            )
+            topics.also_close(looked_up.close)
+        else:
+            self._subscribe(PoseStamped, 'ee_pose', self._on_pose)
         self._subscribe(JointState, 'joint_states', self._on_joints, depth=JOINT_STATES_DEPTH)
         self._subscribe(String, 'instruction', self._on_instruction, reliable=True)
 

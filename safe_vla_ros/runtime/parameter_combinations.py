@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.errors import ParameterError
-from safe_vla_ros.runtime.parameter_table import PARAMETERS
+from safe_vla_ros.layer_plan import check_layers
+from safe_vla_ros.parameter_types import parameter_error
 from safe_vla_ros.runtime.proprio import check_layout, count_numbers
 
 if TYPE_CHECKING:
@@ -94,28 +95,9 @@ def _check_proprio(values: Mapping[str, Any], spec: PolicySpec | None) -> None:
 
 
 def _check_layers(values: Mapping[str, Any], num_layers: int | None) -> None:
-    layer, refresh = values.get('pruning.layer'), values.get('pruning.refresh_layer')
-    if num_layers is not None and layer is not None and layer >= num_layers:
-        raise _error(
-            'pruning.layer',
-            values,
-            f'must be 1 to {num_layers - 1}, the decoder has {num_layers} layers',
-        )
-    if layer is not None and refresh is not None and refresh >= layer:
-        raise _error(
-            'pruning.refresh_layer',
-            values,
-            f'must be 0 to {layer - 1}, below pruning.layer = {layer}',
-        )
-    forecast = values.get('pruning.forecast_layers') or ()
-    if len(set(forecast)) != len(forecast):
-        raise _error('pruning.forecast_layers', values, 'layers must differ')
-    if num_layers is not None and any(index >= num_layers for index in forecast):
-        raise _error(
-            'pruning.forecast_layers',
-            values,
-            f'must be 0 to {num_layers - 1}, the decoder has {num_layers} layers',
-        )
+    names = ('layer', 'refresh_layer', 'forecast_layers', 'fusion', 'query_rows')
+    given = {name: values.get(f'pruning.{name}') for name in names}
+    check_layers(**given, num_layers=num_layers)
 
 
 def _check_chunk(values: Mapping[str, Any], spec: PolicySpec) -> None:
@@ -139,4 +121,4 @@ def _check_cameras(values: Mapping[str, Any], spec: PolicySpec) -> None:
 
 
 def _error(name: str, values: Mapping[str, Any], what: str) -> ParameterError:
-    return PARAMETERS[name].error(values[name], what)
+    return parameter_error(name, values[name], what)

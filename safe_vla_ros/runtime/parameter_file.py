@@ -1,4 +1,4 @@
-"""Read a robot's ROS 2 parameter file without ROS, for programs that stand in for the node."""
+"""Read a robot's ROS 2 parameter file without ROS: the node's values, and its remappings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECTION = 'ros__parameters'
+REMAPPINGS = 'remappings'
+"""Section beside the nodes' that says which topic stands for which input."""
 
 
 def read_parameter_file(path: Path, node: str = '/pruned_policy') -> dict[str, Any]:
@@ -30,12 +32,7 @@ def read_parameter_file(path: Path, node: str = '/pruned_policy') -> dict[str, A
     Raises:
         ParameterError: The file cannot be read, is not YAML, or holds no ``ros__parameters``.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f'parameter file {path} cannot be read as YAML: {error}'
-        raise ParameterError(msg) from error
-    sections = list(_sections(content, ''))
+    sections = list(_sections(_read_yaml(path), ''))
     if not sections:
         msg = f'parameter file {path} holds no {SECTION}; it must look like /**: {SECTION}: ...'
         raise ParameterError(msg)
@@ -44,6 +41,41 @@ def read_parameter_file(path: Path, node: str = '/pruned_policy') -> dict[str, A
         if _matches(pattern, node):
             values.update(_flatten(section, ''))
     return values
+
+
+def read_remappings(path: Path) -> dict[str, str]:
+    """Read the remappings of a robot's parameter file, for the launch file and for replay.
+
+    They stand in a section that ROS takes for a node of that name and leaves alone::
+
+        remappings:
+          ros__parameters:
+            corner/image_raw: /front_camera/color/image_raw
+
+    Args:
+        path: YAML as for ``read_parameter_file``.
+
+    Returns:
+        Topic by the node's name for it; empty when there is no such section.
+
+    Raises:
+        ParameterError: The file cannot be read, or the section is no mapping of names to topics.
+    """
+    content = _read_yaml(path)
+    section = content.get(REMAPPINGS, {}) if isinstance(content, dict) else {}
+    section = section.get(SECTION, section) if isinstance(section, dict) else section
+    if not isinstance(section, dict) or not all(isinstance(v, str) for v in section.values()):
+        msg = f'{path}: {REMAPPINGS} must map names to topics, got {section!r}'
+        raise ParameterError(msg)
+    return {str(name): topic for name, topic in section.items()}
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f'parameter file {path} cannot be read as YAML: {error}'
+        raise ParameterError(msg) from error
 
 
 def _sections(content: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

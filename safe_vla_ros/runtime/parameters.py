@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.parameter_types import Change, Parameter, build_settings, parameters_of
 from safe_vla_ros.runtime.parameter_combinations import check_combinations
-from safe_vla_ros.runtime.parameter_table import PARAMETERS, markdown_table
-from safe_vla_ros.runtime.parameter_types import Change, Parameter
-from safe_vla_ros.runtime.settings import ControlSettings, MotionLimits, Workspace
+from safe_vla_ros.runtime.settings import ControlSettings, NodeSettings
 from safe_vla_ros.types import PolicySettings, PruningSettings
 
 if TYPE_CHECKING:
@@ -30,42 +29,22 @@ __all__ = [
     'resolve',
 ]
 
-OPTIONAL = frozenset(
-    {
-        'proprio.layout',
-        'gripper.joint_names',
-        'workspace_min',
-        'workspace_max',
-        'pruning.refresh_layer',
-        'pruning.forecast_layers',
-    }
-)
-"""Parameters that may stay unset when neither the user nor the policy gives them."""
+
+SETTINGS = (NodeSettings, PolicySettings, ControlSettings, PruningSettings)
 
 
-@dataclass(frozen=True)
-class NodeSettings:
-    """What only the node needs.
+def _collect() -> dict[str, Parameter]:
+    found = [parameter for settings in SETTINGS for parameter in parameters_of(settings)]
+    table = [parameter for parameter in found if not parameter.after]
+    for parameter in found:
+        if parameter.after:
+            names = [earlier.name for earlier in table]
+            table.insert(names.index(parameter.after) + 1, parameter)
+    return {parameter.name: parameter for parameter in table}
 
-    Attributes:
-        control_rate_hz: Rate of the commands.
-        image_transport: ``raw`` or ``compressed``.
-        instruction: Initial instruction, may be empty.
-        dry_run: Whether commands are held back.
-        hardware_id: Name of the robot in the diagnostics.
-        inference_threads: CPU threads of one inference, 0 for a sensible number.
-        saliency_max_rate_hz: Largest rate of the overlay images.
-        saliency_alpha: Opacity of their heat, 0..1.
-    """
 
-    control_rate_hz: float
-    image_transport: str
-    instruction: str
-    dry_run: bool
-    hardware_id: str
-    inference_threads: int
-    saliency_max_rate_hz: float
-    saliency_alpha: float
+PARAMETERS: dict[str, Parameter] = _collect()
+"""Every parameter by name, in the order of the table that ``markdown_table`` writes."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +108,9 @@ def resolve(
     merged: dict[str, Any] = {}
     for name, parameter in PARAMETERS.items():
         merged[name] = given[name] if name in given else _own_or_default(parameter, spec)
-    missing = [name for name, value in merged.items() if value is None and name not in OPTIONAL]
+    missing = [
+        name for name, value in merged.items() if value is None and not PARAMETERS[name].optional
+    ]
     if missing:
         needed = '; '.join(f'{name} ({PARAMETERS[name].allowed})' for name in missing)
         msg = f'policy {spec.name} does not say these parameters, so they must be set: {needed}'
@@ -138,10 +119,10 @@ def resolve(
     _check_pruner(merged['pruning.method'], pruner_names)
     check_combinations(merged, spec)
     return Resolved(
-        policy=_policy_settings(merged),
-        control=_control_settings(merged),
-        pruning=_pruning_settings(merged),
-        node=_node_settings(merged),
+        policy=build_settings(PolicySettings, merged),
+        control=build_settings(ControlSettings, merged),
+        pruning=build_settings(PruningSettings, merged),
+        node=build_settings(NodeSettings, merged),
         values=merged,
     )
 
@@ -203,74 +184,35 @@ def _check_pruner(name: str, names: Collection[str] | None) -> None:
         raise PARAMETERS['pruning.method'].error(name, f'must be one of {", ".join(names)}')
 
 
-def _policy_settings(values: Mapping[str, Any]) -> PolicySettings:
-    return PolicySettings(
-        cameras=values['cameras'],
-        proprio_layout=values['proprio.layout'] or (),
-        gripper_joint_names=values['gripper.joint_names'] or (),
-        linear_scale_m=values['action.linear_scale_m'],
-        angular_scale_rad=values['action.angular_scale_rad'],
-        rotation=values['action.rotation'],
-        gripper_open_value=values['gripper.open_value'],
-        gripper_closed_value=values['gripper.closed_value'],
-        rotate_180=values['image.rotate_180'],
-        center_crop=values['image.center_crop'],
-        jpeg_roundtrip=values['image.jpeg_roundtrip'],
-        unnorm_key=values['unnorm_key'],
-        device=values['device'],
-        dtype=values['dtype'],
-    )
-
-
-def _control_settings(values: Mapping[str, Any]) -> ControlSettings:
-    workspace = None
-    if values['workspace_min'] is not None:
-        workspace = Workspace(
-            values['workspace_min'], values['workspace_max'], values['workspace_margin_m']
+def markdown_table() -> str:
+    """Write the README's table of parameters."""
+    rows = ['| name | type | default | allowed | changes | meaning |', '|---|---|---|---|---|---|']
+    for parameter in PARAMETERS.values():
+        cells = (
+            f'`{parameter.name}`',
+            parameter.type,
+            _default_text(parameter),
+            parameter.allowed,
+            parameter.change.value,
+            parameter.description,
         )
-    limits = ('max_linear_speed', 'max_angular_speed', 'max_linear_accel', 'max_angular_accel')
-    same_names = (
-        'action_period_s',
-        'execute_steps',
-        'blending',
-        'blend_steps',
-        'command_type',
-        'command_frame',
-        'observation_timeout_s',
-        'max_chunk_age_s',
-        'max_camera_skew_s',
-        'starvation_grace_s',
-        'halt_zero_duration_s',
-        'max_consecutive_failures',
-        'control_rate_hz',
-    )
-    return ControlSettings(
-        frame=values['action.frame'],
-        limits=MotionLimits(**{name: values[name] for name in limits}),
-        workspace=workspace,
-        **{name: values[name] for name in same_names},
-    )
+        rows.append(
+            '| ' + ' | '.join(cell.replace('|', '\\|').replace('<', '\\<') for cell in cells) + ' |'
+        )
+    return '\n'.join(rows) + '\n'
 
 
-def _pruning_settings(values: Mapping[str, Any]) -> PruningSettings:
-    prefix = 'pruning.'
-    fields = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-    fields['forecast_layers'] = fields['forecast_layers'] or ()
-    return PruningSettings(**fields)
-
-
-def _node_settings(values: Mapping[str, Any]) -> NodeSettings:
-    names = (
-        'control_rate_hz',
-        'image_transport',
-        'instruction',
-        'dry_run',
-        'hardware_id',
-        'inference_threads',
-        'saliency.max_rate_hz',
-        'saliency.alpha',
-    )
-    return NodeSettings(**{name.replace('.', '_'): values[name] for name in names})
+def _default_text(parameter: Parameter) -> str:
+    value = parameter.default
+    if isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, str):
+        text = value or '""'
+    else:
+        text = '' if value is None else str(value)
+    if not parameter.own:
+        return text or 'unset'
+    return f"policy's own, else {text}" if text else "policy's own"
 
 
 if __name__ == '__main__':

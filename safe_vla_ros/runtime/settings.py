@@ -1,77 +1,356 @@
-"""Settings of the control side: how a chunk is played, limited and halted."""
+"""Settings around the policy: how a chunk is played, limited and halted, and the node's own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from safe_vla_ros.parameter_types import Change, parameter
+
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Largest speeds and accelerations of the end effector.
+    """Largest speeds and accelerations of the end effector: m/s, rad/s, m/s2, rad/s2.
 
-    The norm is scaled and the direction kept. Units: m/s, rad/s, m/s2, rad/s2.
+    The norm is scaled and the direction kept.
     """
 
-    max_linear_speed: float = 0.25
-    max_angular_speed: float = 0.8
-    max_linear_accel: float = 1.0
-    max_angular_accel: float = 3.0
+    max_linear_speed: float = field(
+        default=0.25,
+        metadata=parameter(
+            'max_linear_speed',
+            "Largest speed; the direction is kept; the policy's own if it gives one.",
+            own='limits.max_linear_speed',
+            unit='m/s',
+            maximum=10.0,
+            above=0.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    max_angular_speed: float = field(
+        default=0.8,
+        metadata=parameter(
+            'max_angular_speed',
+            "Largest angular speed; the axis is kept; the policy's own if it gives one.",
+            own='limits.max_angular_speed',
+            unit='rad/s',
+            maximum=50.0,
+            above=0.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    max_linear_accel: float = field(
+        default=1.0,
+        metadata=parameter(
+            'max_linear_accel',
+            "Largest acceleration, also of a halt; the policy's own if it gives one.",
+            own='limits.max_linear_accel',
+            unit='m/s2',
+            maximum=100.0,
+            above=0.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    max_angular_accel: float = field(
+        default=3.0,
+        metadata=parameter(
+            'max_angular_accel',
+            "Largest angular acceleration, also of a halt; the policy's own if it gives one.",
+            own='limits.max_angular_accel',
+            unit='rad/s2',
+            maximum=500.0,
+            above=0.0,
+            change=Change.DYNAMIC,
+        ),
+    )
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A box in the command frame that the end effector stays in.
+    """A box in the command frame that the end effector stays in, metres."""
 
-    Attributes:
-        minimum, maximum: Corners, metres.
-        margin_m: How far outside the box latches ``failed``.
-    """
+    minimum: tuple[float, float, float] = field(
+        metadata=parameter(
+            'workspace_min',
+            'Lowest corner of the box, x y z in command_frame; unset switches it off.',
+            unit='m',
+            range_note='3 numbers, each below workspace_max',
+            change=Change.DYNAMIC,
+        )
+    )
+    maximum: tuple[float, float, float] = field(
+        metadata=parameter(
+            'workspace_max',
+            'Highest corner of the box, x y z in command_frame; unset switches it off.',
+            unit='m',
+            range_note='3 numbers, each above workspace_min',
+            change=Change.DYNAMIC,
+        )
+    )
+    margin_m: float = field(
+        default=0.05,
+        metadata=parameter(
+            'workspace_margin_m',
+            'How far outside the box latches failed.',
+            unit='m',
+            minimum=0.0,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+        ),
+    )
 
-    minimum: tuple[float, float, float]
-    maximum: tuple[float, float, float]
-    margin_m: float = 0.05
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ControlSettings:
     """How a chunk becomes commands.
 
+    A field without a parameter says here what it is.
+
     Attributes:
-        action_period_s: Time that one action takes at any control rate, seconds.
-        execute_steps: Actions played before a new inference is due.
-        blending: ``none``, ``crossfade`` or ``ensemble``.
-        blend_steps: Length of a crossfade in actions.
-        frame: ``base`` or ``ee``: the frame of the chunk's actions.
-        command_type: ``twist`` or ``pose``.
-        command_frame: Frame of the commands; ``ee_pose`` must be in it.
         limits: Largest speeds and accelerations.
         workspace: Box that is enforced, or None.
-        observation_timeout_s: Oldest input that may still be used, by stamp and by receive time.
-        max_chunk_age_s: Oldest observation whose chunk is still played when it comes, seconds.
-        max_camera_skew_s: Largest difference between the stamps of one observation's images.
-        starvation_grace_s: How long the last twist is held when the chunk has ended.
-        halt_zero_duration_s: How long zeros are published after the arm has decelerated.
-        max_consecutive_failures: Inference errors in a row that latch ``failed``.
-        robot_command_timeout_s: How long the robot holds a command, seconds; 0 for ever.
-        allow_other_commanders: Whether somebody else may command the robot at the same time.
-        control_rate_hz: Expected rate of ticks; the clock says how long each one really took.
     """
 
-    action_period_s: float
-    execute_steps: int
-    blending: str = 'crossfade'
-    blend_steps: int = 2
-    frame: str = 'base'
-    command_type: str = 'twist'
-    command_frame: str = 'base_link'
+    frame: str = field(
+        metadata=parameter(
+            'action.frame',
+            'Frame of the actions: the command frame (base) or the end effector (ee).',
+            own='frame',
+            choices=('base', 'ee'),
+            after='action.rotation',
+        )
+    )
+    control_rate_hz: float = field(
+        default=50.0,
+        metadata=parameter(
+            'control_rate_hz', 'Rate of the commands.', unit='Hz', minimum=1.0, maximum=200.0
+        ),
+    )
+    action_period_s: float = field(
+        metadata=parameter(
+            'action_period_s',
+            'Time that one action takes, the training step; kept at any control rate.',
+            own='action_period_s',
+            unit='s',
+            minimum=0.005,
+            maximum=1.0,
+        )
+    )
+    execute_steps: int = field(
+        metadata=parameter(
+            'execute_steps',
+            'Actions of a chunk that are played before the next inference is due.',
+            own='execute_steps',
+            minimum=1,
+            range_note='1 to the chunk size',
+            change=Change.DYNAMIC,
+        )
+    )
+    blending: str = field(
+        default='crossfade',
+        metadata=parameter(
+            'blending',
+            'How a new chunk takes over from the old one.',
+            choices=('none', 'crossfade', 'ensemble'),
+            change=Change.DYNAMIC,
+        ),
+    )
+    blend_steps: int = field(
+        default=2,
+        metadata=parameter(
+            'blend_steps',
+            'Length of a crossfade in actions.',
+            minimum=1,
+            range_note='1 to the chunk size',
+            change=Change.DYNAMIC,
+        ),
+    )
+    command_type: str = field(
+        default='twist',
+        metadata=parameter(
+            'command_type',
+            'Publish velocities (twist) or targets (pose).',
+            choices=('twist', 'pose'),
+        ),
+    )
+    command_frame: str = field(
+        default='base_link',
+        metadata=parameter(
+            'command_frame',
+            'Frame of the commands; ee_pose must be in it.',
+            range_note='a frame name',
+        ),
+    )
+    observation_timeout_s: float = field(
+        default=0.5,
+        metadata=parameter(
+            'observation_timeout_s',
+            'Oldest input that may still be used, by header stamp and by receive time.',
+            unit='s',
+            maximum=10.0,
+            above=0.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    max_chunk_age_s: float = field(
+        default=2.0,
+        metadata=parameter(
+            'max_chunk_age_s',
+            'Oldest observation whose chunk is still played when it comes.',
+            unit='s',
+            maximum=600.0,
+            above=0.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    max_camera_skew_s: float = field(
+        default=0.1,
+        metadata=parameter(
+            'max_camera_skew_s',
+            "Largest difference between the images' stamps.",
+            unit='s',
+            minimum=0.0,
+            maximum=10.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    starvation_grace_s: float = field(
+        default=0.1,
+        metadata=parameter(
+            'starvation_grace_s',
+            'How long the last twist is held when a chunk has ended.',
+            unit='s',
+            minimum=0.0,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    halt_zero_duration_s: float = field(
+        default=0.5,
+        metadata=parameter(
+            'halt_zero_duration_s',
+            'How long zeros are published once the arm has stopped.',
+            unit='s',
+            minimum=0.0,
+            maximum=5.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    max_consecutive_failures: int = field(
+        default=3,
+        metadata=parameter(
+            'max_consecutive_failures',
+            'Inference errors in a row that latch failed.',
+            minimum=1,
+            maximum=20,
+            change=Change.DYNAMIC,
+        ),
+    )
+    robot_command_timeout_s: float = field(
+        default=0.1,
+        metadata=parameter(
+            'robot_command_timeout_s',
+            'How long the robot holds a command before it stops by itself; 0 means that it never '
+            'does. At least two control periods count.',
+            unit='s',
+            minimum=0.0,
+            maximum=5.0,
+        ),
+    )
+    allow_other_commanders: bool = field(
+        default=False,
+        metadata=parameter(
+            'allow_other_commanders',
+            'Let somebody else command the robot on the same topic at the same time.',
+        ),
+    )
     limits: MotionLimits = field(default_factory=MotionLimits)
     workspace: Workspace | None = None
-    observation_timeout_s: float = 0.5
-    max_chunk_age_s: float = 2.0
-    max_camera_skew_s: float = 0.1
-    starvation_grace_s: float = 0.1
-    halt_zero_duration_s: float = 0.5
-    max_consecutive_failures: int = 3
-    robot_command_timeout_s: float = 0.1
-    allow_other_commanders: bool = False
-    control_rate_hz: float = 50.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """What only the node needs."""
+
+    policy: str = field(
+        default='mini_metaworld',
+        metadata=parameter(
+            'policy',
+            'The policy to load: a directory, the name of a bundled policy, or a model hub '
+            'reference.',
+            range_note='a directory, a bundled name, or hf:org/name@<40-hex commit>',
+            change=Change.READ_ONLY,
+        ),
+    )
+    inference_threads: int = field(
+        default=0,
+        metadata=parameter(
+            'inference_threads',
+            'CPU threads that one inference may use; 0 takes all cores but one, at most 4.',
+            minimum=0,
+            maximum=256,
+            after='dtype',
+        ),
+    )
+    image_transport: str = field(
+        default='raw',
+        metadata=parameter(
+            'image_transport',
+            'Subscribe to <camera>/image_raw (raw) or <camera>/image_raw/compressed (compressed).',
+            choices=('raw', 'compressed'),
+            after='cameras',
+        ),
+    )
+    instruction: str = field(
+        default='',
+        metadata=parameter(
+            'instruction',
+            'Initial instruction; with an empty one the robot waits for the topic.',
+            after='image_transport',
+        ),
+    )
+    ee_frame: str = field(
+        default='',
+        metadata=parameter(
+            'ee_frame',
+            'Frame of the end effector, looked up in tf from command_frame; empty takes the topic '
+            'ee_pose.',
+            range_note='a frame name, or empty',
+            after='command_frame',
+        ),
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata=parameter('dry_run', 'Do everything but publish commands.', after='ee_frame'),
+    )
+    hardware_id: str = field(
+        default='none',
+        metadata=parameter(
+            'hardware_id',
+            'Serial number or name of the robot in the diagnostics.',
+            range_note='not empty',
+            after='dry_run',
+        ),
+    )
+    saliency_max_rate_hz: float = field(
+        default=5.0,
+        metadata=parameter(
+            'saliency.max_rate_hz',
+            'Largest rate of the overlay images.',
+            unit='Hz',
+            minimum=0.1,
+            maximum=30.0,
+            change=Change.DYNAMIC,
+            after='pruning.max_reference_age_s',
+        ),
+    )
+    saliency_alpha: float = field(
+        default=0.5,
+        metadata=parameter(
+            'saliency.alpha',
+            'Opacity of the heat in the overlay images.',
+            minimum=0.0,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+            after='saliency.max_rate_hz',
+        ),
+    )

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def control_settings() -> ControlSettings:
     """Return playback and limits of the bundled policy, as its policy.yaml has them."""
     limits = MotionLimits(max_linear_speed=MAX_SPEED_M_S, max_linear_accel=MAX_ACCEL_M_S2)
-    return ControlSettings(action_period_s=PERIOD_S, execute_steps=EXECUTE_STEPS, limits=limits)
+    return ControlSettings(
+        frame='base', action_period_s=PERIOD_S, execute_steps=EXECUTE_STEPS, limits=limits
+    )
 
 
 def pruning_settings(spec: PolicySpec, method: str, keep_ratio: float = 0.25) -> PruningSettings:
@@ -39,6 +41,9 @@ def load_bundled(reference: str, *, dtype: str = 'float32') -> Policy:
         linear_scale_m=spec.linear_scale_m or 1.0,
         angular_scale_rad=spec.angular_scale_rad or 1.0,
         rotation=spec.rotation or 'axis_angle',
+        rotate_180=spec.rotate_180,
+        center_crop=spec.center_crop,
+        jpeg_roundtrip=spec.jpeg_roundtrip,
         gripper_open_value=1.0 if spec.gripper_open_value is None else spec.gripper_open_value,
         gripper_closed_value=(
             -1.0 if spec.gripper_closed_value is None else spec.gripper_closed_value

@@ -67,6 +67,9 @@ def policy_settings(**changes):
         'rotation': 'axis_angle',
         'gripper_open_value': 1.0,
         'gripper_closed_value': 0.0,
+        'rotate_180': False,
+        'center_crop': False,
+        'jpeg_roundtrip': False,
         'device': 'cpu',
     }
     return PolicySettings(**{**values, **changes})

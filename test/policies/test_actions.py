@@ -23,6 +23,9 @@ def make_settings(**changes):
         'rotation': 'axis_angle',
         'gripper_open_value': -1.0,
         'gripper_closed_value': 1.0,
+        'rotate_180': False,
+        'center_crop': False,
+        'jpeg_roundtrip': False,
     }
     return PolicySettings(**{**values, **changes})
 

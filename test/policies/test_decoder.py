@@ -367,7 +367,7 @@ def test_no_cache_is_made_unless_asked_for(model):
 
 
 def test_settings_that_do_not_fit_the_decoder_are_refused(model):
-    with pytest.raises(ParameterError, match=r'pruning.layer is 5, allowed is 1\.\.4'):
+    with pytest.raises(ParameterError, match=r'pruning.layer = 5: must be 1 to 4'):
         step(model, make_input(), layer=5)
 
 

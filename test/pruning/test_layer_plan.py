@@ -1,12 +1,17 @@
-"""Layers that a pruner reads."""
+"""Layers that a pruner reads, and that settings which resolve can be pruned with."""
 
 import re
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from safe_vla_ros.errors import ParameterError
-from safe_vla_ros.pruning.layer_plan import plan_layers
-from safe_vla_ros.types import PruningSettings
+from safe_vla_ros.layer_plan import plan_layers
+from safe_vla_ros.pruning import PRUNER_NAMES, StepInput, make_episode, make_pruner
+from safe_vla_ros.runtime.parameters import resolve
+from safe_vla_ros.types import PolicySpec, PruningSettings
 
 
 def test_paper_mode_tests_at_the_shallow_layer_and_forecasts_the_last():
@@ -42,23 +47,71 @@ def test_layer_0_is_read_at_the_last_row_because_placeholders_attend_uniformly_t
 @pytest.mark.parametrize(
     ('change', 'sentence'),
     [
-        ({'layer': 0}, 'pruning.layer is 0, allowed is 1..7'),
-        ({'layer': 8}, 'pruning.layer is 8, allowed is 1..7'),
-        ({'refresh_layer': 3}, 'pruning.refresh_layer is 3, allowed is 0..2'),
-        ({'fusion': 'sum'}, "pruning.fusion is 'sum', allowed is paper or reference"),
-        ({'query_rows': 'all'}, "pruning.query_rows is 'all', allowed is action or last"),
-        ({'forecast_layers': (8,)}, 'pruning.forecast_layers is [8], allowed is different layers'),
-        ({'forecast_layers': (7, 7)}, 'pruning.forecast_layers is [7, 7], allowed is different'),
+        ({'layer': 0}, 'pruning.layer = 0: must be 1 to 7, the decoder has 8 layers'),
+        ({'layer': 8}, 'pruning.layer = 8: must be 1 to 7, the decoder has 8 layers'),
+        ({'refresh_layer': 3}, 'pruning.refresh_layer = 3: must be 0 to 2, below pruning.layer'),
+        ({'fusion': 'sum'}, "pruning.fusion = 'sum': must be one of paper, reference"),
+        ({'query_rows': 'all'}, "pruning.query_rows = 'all': must be one of action, last"),
+        ({'forecast_layers': (8,)}, 'pruning.forecast_layers = [8]: must be 0 to 7'),
+        ({'forecast_layers': (7, 7)}, 'pruning.forecast_layers = [7, 7]: layers must differ'),
         (
             {'fusion': 'reference', 'forecast_layers': (3, 5)},
-            'pruning.forecast_layers is [3, 5], allowed is different layers in 0..7, the first',
+            'pruning.forecast_layers = [3, 5]: the first layer must be 0 with pruning.fusion',
         ),
         (
             {'fusion': 'reference', 'refresh_layer': 2},
-            'pruning.refresh_layer is 2, allowed is 0 with fusion reference',
+            'pruning.refresh_layer = 2: must be 0 or unset with pruning.fusion = reference',
         ),
     ],
 )
 def test_a_layer_or_name_that_does_not_fit_is_refused(change, sentence):
     with pytest.raises(ParameterError, match=re.escape(sentence)):
         plan_layers(PruningSettings(**change), 8)
+
+
+def small_spec(num_layers, pruning):
+    return PolicySpec(
+        name='model',
+        kind='mini',
+        cameras=('front',),
+        num_cameras=1,
+        chunk_size=4,
+        num_layers=num_layers,
+        action_period_s=0.1,
+        execute_steps=2,
+        linear_scale_m=1.0,
+        angular_scale_rad=1.0,
+        rotation='axis_angle',
+        frame='base',
+        gripper_open_value=1.0,
+        gripper_closed_value=0.0,
+        pruning=pruning,
+    )
+
+
+layer_numbers = st.integers(0, 5)
+layer_settings = st.fixed_dictionaries(
+    {},
+    optional={
+        'method': st.sampled_from(PRUNER_NAMES),
+        'keep_ratio': st.floats(0.05, 1.0),
+        'layer': layer_numbers,
+        'fusion': st.sampled_from(['paper', 'reference']),
+        'query_rows': st.sampled_from(['action', 'last']),
+        'refresh_layer': layer_numbers,
+        'forecast_layers': st.lists(layer_numbers, max_size=3),
+    },
+)
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 5), layer_settings, layer_settings)
+def test_every_pruner_begins_with_whatever_resolves(num_layers, own, chosen):
+    values = {f'pruning.{name}': value for name, value in chosen.items()}
+    try:
+        resolved = resolve(values, small_spec(num_layers, own), pruner_names=PRUNER_NAMES)
+    except ParameterError:
+        return
+    step = StepInput(torch.eye(4), (4,), num_layers, resolved.pruning, 0.0)
+    for name in PRUNER_NAMES:
+        make_pruner(name).begin(step, make_episode())

@@ -9,7 +9,6 @@ from safe_vla_ros.replay.topic_routes import (
     Wanted,
     find_routes,
     parse_overrides,
-    read_remappings,
 )
 
 BASIC = (
@@ -108,6 +107,13 @@ def test_everything_missing_is_named_at_once_with_what_the_bag_has():
         assert part in text
 
 
+def test_a_pose_that_the_live_node_looks_up_in_tf_is_named_as_missing():
+    available = [topic for topic in BASIC if topic.topic != '/ee_pose']
+    with pytest.raises(BagError, match="ee_frame is 'tool0', but replay does not look into tf"):
+        find_routes(available, wanted(ee_frame='tool0'))
+    assert 'ee_pose' in topics_of(find_routes(BASIC, wanted(ee_frame='tool0')))
+
+
 def test_a_topic_of_another_type_is_refused():
     available = (TopicType('/corner/image_raw', 'std_msgs/msg/String', 5), *BASIC[1:])
     with pytest.raises(BagError, match='is std_msgs/msg/String, allowed is sensor_msgs/msg/Image'):
@@ -154,26 +160,3 @@ def test_overrides_are_read():
         'corner': '/a',
         'instruction': '',
     }
-
-
-def test_remappings_are_read_from_the_robots_file(tmp_path):
-    path = tmp_path / 'robot.yaml'
-    path.write_text(
-        '/**:\n  ros__parameters:\n    policy: mini\n'
-        'remappings:\n  ros__parameters:\n    corner/image_raw: /front\n'
-    )
-    assert read_remappings(path) == {'corner/image_raw': '/front'}
-    path.write_text('/**:\n  ros__parameters: {}\n')
-    assert read_remappings(path) == {}
-    path.write_text('remappings: [1]\n')
-    with pytest.raises(ReplayError, match='must map names to topics'):
-        read_remappings(path)
-
-
-@pytest.mark.parametrize('content', [None, 'a: [1', b'\xff\xfe'])
-def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
-    path = tmp_path / 'robot.yaml'
-    if content is not None:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ReplayError, match=r'robot\.yaml cannot be read'):
-        read_remappings(path)

@@ -82,6 +82,21 @@ def test_bad_combination_is_refused_whole(configured):
         assert configured.get(*PARAMETERS_WITH_VALUES) == before
 
 
+def test_fusion_that_does_not_fit_the_forecast_layers_is_refused_live(configured):
+    assert configured.set_atomically(pruning__forecast_layers=[7]).successful
+    names = ['pruning.fusion', 'pruning.forecast_layers']
+    (result,) = configured.set_one_by_one(pruning__fusion='reference')
+    assert refusal(result) == (
+        'pruning.forecast_layers = [7]: the first layer must be 0 with pruning.fusion = reference, '
+        'or leave it unset'
+    )
+    assert configured.get(*names) == ['paper', [7]]
+    unset = Parameter('pruning.forecast_layers', Parameter.Type.INTEGER_ARRAY, [])
+    together = {'pruning__fusion': 'reference', 'pruning__forecast_layers': unset}
+    assert configured.set_atomically(**together).successful
+    assert configured.set_atomically(pruning__fusion='paper').successful
+
+
 def test_good_combination_takes_effect_whole_while_moving(bench, robot):
     robot.start_moving()
     box = {'workspace_min': [-1.0, -1.0, -1.0], 'workspace_max': [1.0, 1.0, 1.0]}

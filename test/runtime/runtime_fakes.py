@@ -113,6 +113,7 @@ class FakePolicy:
 def control(**changes: object) -> ControlSettings:
     """Make settings with limits that nothing reaches and no blending, changed as given."""
     values: dict[str, object] = {
+        'frame': 'base',
         'action_period_s': PERIOD_S,
         'execute_steps': 4,
         'blending': 'none',

@@ -193,7 +193,17 @@ def test_crop_leaves_the_margin_of_the_image_as_it_is():
 
 
 def test_the_area_follows_the_image_preparation():
-    settings = PolicySettings(('c',), (), (), 1.0, 1.0, 'axis_angle', 1.0, 0.0, center_crop=True)
+    settings = PolicySettings(
+        cameras=('c',),
+        linear_scale_m=1.0,
+        angular_scale_rad=1.0,
+        rotation='axis_angle',
+        gripper_open_value=1.0,
+        gripper_closed_value=0.0,
+        rotate_180=False,
+        center_crop=True,
+        jpeg_roundtrip=False,
+    )
     assert TokenArea.of(settings) == TokenArea(pytest.approx(0.9487, abs=1e-4), False)
     assert TokenArea.of(replace(settings, center_crop=False, rotate_180=True)) == TokenArea(1, True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from safe_vla_ros.errors import ParameterError
-from safe_vla_ros.runtime.parameter_file import read_parameter_file
+from safe_vla_ros.runtime.parameter_file import read_parameter_file, read_remappings
 
 TEXT = """
 /**:
@@ -44,3 +44,26 @@ def test_file_without_parameters_is_refused_with_its_path(tmp_path, text):
 def test_missing_file_is_refused_with_its_path(tmp_path):
     with pytest.raises(ParameterError, match=r'absent\.yaml'):
         read_parameter_file(tmp_path / 'absent.yaml')
+
+
+def test_remappings_are_read_from_the_robots_file(tmp_path):
+    path = tmp_path / 'robot.yaml'
+    path.write_text(
+        '/**:\n  ros__parameters:\n    policy: mini\n'
+        'remappings:\n  ros__parameters:\n    corner/image_raw: /front\n'
+    )
+    assert read_remappings(path) == {'corner/image_raw': '/front'}
+    path.write_text('/**:\n  ros__parameters: {}\n')
+    assert read_remappings(path) == {}
+    path.write_text('remappings: [1]\n')
+    with pytest.raises(ParameterError, match='must map names to topics'):
+        read_remappings(path)
+
+
+@pytest.mark.parametrize('content', [None, 'a: [1', b'\xff\xfe'])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / 'robot.yaml'
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ParameterError, match=r'robot\.yaml cannot be read'):
+        read_remappings(path)

@@ -143,8 +143,12 @@ BAD_COMBINATIONS = [
     ({'workspace_min': [0.0, 0.0, 0.0], 'workspace_max': [1.0, 0.0, 1.0]}, 'below'),
     ({'gripper.open_value': 1.0, 'gripper.closed_value': 1.0}, 'differ'),
     ({'pruning.layer': 2, 'pruning.refresh_layer': 2}, 'below pruning.layer = 2'),
+    ({'pruning.fusion': 'reference', 'pruning.forecast_layers': [31]}, r'forecast_layers = \[31\]'),
+    ({'pruning.fusion': 'reference', 'pruning.forecast_layers': [6]}, 'first layer must be 0'),
+    ({'pruning.fusion': 'reference', 'pruning.refresh_layer': 1}, 'must be 0 or unset'),
 ]
 BAD_FOR_THE_POLICY = [
+    ({'pruning.fusion': 'reference'}, r'forecast_layers = \[6, 7\]: the first layer must be 0'),
     ({'workspace_min': [0.0, 0.0, 0.0]}, 'needs workspace_max'),
     ({'workspace_max': [0.0, 0.0, 0.0]}, 'needs workspace_min'),
     ({'gripper.open_value': 1.0}, 'differ'),

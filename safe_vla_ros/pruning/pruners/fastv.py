@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from safe_vla_ros.layer_plan import plan_layers
 from safe_vla_ros.pruning.episode import EpisodeState
-from safe_vla_ros.pruning.layer_plan import LAST_ROW, plan_layers
 from safe_vla_ros.pruning.pruner import PrunerStep, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
+from safe_vla_ros.types import LAST_ROW
 
 
 class FastVPruner:

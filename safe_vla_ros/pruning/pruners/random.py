@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from safe_vla_ros.layer_plan import plan_layers
 from safe_vla_ros.pruning.episode import EpisodeState
-from safe_vla_ros.pruning.layer_plan import plan_layers
 from safe_vla_ros.pruning.pruner import PrunerStep, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from safe_vla_ros.errors import NonFiniteError
+from safe_vla_ros.layer_plan import plan_layers
 from safe_vla_ros.pruning.episode import EpisodeState, SaliencyReference
 from safe_vla_ros.pruning.forecast import (
     forecast_saliency,
@@ -16,7 +17,6 @@ from safe_vla_ros.pruning.forecast import (
     unit_tokens,
 )
 from safe_vla_ros.pruning.fusion import fuse
-from safe_vla_ros.pruning.layer_plan import plan_layers
 from safe_vla_ros.pruning.pruner import PrunerStep, SafeTrace, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
 

@@ -1,14 +1,18 @@
-"""One parameter: what it is, and the check of one value against it."""
+"""A parameter, and settings whose fields are parameters: one definition, on the field itself."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
 from safe_vla_ros.errors import ParameterError
 
+Settings = TypeVar('Settings')
+
+METADATA_KEY = 'parameter'
 ELEMENT_TYPES: dict[str, type] = {'string': str, 'bool': bool, 'int': int, 'double': float}
 LARGEST_INT = 2**31 - 1
 
@@ -44,6 +48,8 @@ class Parameter:
         length: Length of the array when it is set.
         change: When it may change.
         range_note: What the range is when it depends on the policy or on other parameters.
+        optional: Whether it may stay unset when neither the user nor the policy gives it.
+        after: Name of the parameter that it follows in the table; empty for the order of fields.
     """
 
     name: str
@@ -59,6 +65,8 @@ class Parameter:
     length: int | None = None
     change: Change = Change.CONFIGURE
     range_note: str = ''
+    optional: bool = False
+    after: str = ''
 
     @property
     def is_array(self) -> bool:
@@ -120,8 +128,7 @@ class Parameter:
 
     def error(self, value: Any, what: str) -> ParameterError:
         """Build the error that says which parameter, which value and what is allowed."""
-        shown = repr(list(value)) if isinstance(value, tuple) else repr(value)
-        return ParameterError(f'{self.name} = {shown}: {what}')
+        return parameter_error(self.name, value, what)
 
     def _check_element(self, value: Any) -> Any:
         expected = ELEMENT_TYPES[self.element_type]
@@ -147,6 +154,98 @@ class Parameter:
             and (self.maximum is None or value <= self.maximum)
             and (self.above is None or value > self.above)
         )
+
+
+def parameter(name: str, description: str, **facts: Any) -> dict[str, Parameter]:
+    """Make the metadata of a settings field that is a parameter of the node.
+
+    Type, length and default come from the field: ``parameters_of`` fills them in. A field whose
+    default is None or empty is a parameter that may stay unset.
+
+    Args:
+        name: ROS name, with dots.
+        description: What it does, in one sentence.
+        facts: Other attributes of ``Parameter``.
+    """
+    return {METADATA_KEY: Parameter(name, '', description, **facts)}
+
+
+def parameters_of(settings: type, *, optional: bool = False) -> Iterator[Parameter]:
+    """Yield the parameters of a settings class in the order of its fields.
+
+    Args:
+        settings: A dataclass; a field that holds another settings class gives its parameters.
+        optional: Whether the whole class may be left out.
+    """
+    for item, kind in _typed_fields(settings):
+        if METADATA_KEY in item.metadata:
+            name, length = _ros_type(kind)
+            unset = item.default in (None, ())
+            yield replace(
+                item.metadata[METADATA_KEY],
+                type=name,
+                length=length,
+                default=None if unset or item.default is MISSING else item.default,
+                optional=optional or unset,
+            )
+        elif _is_settings(kind):
+            yield from parameters_of(kind, optional=item.default is None)
+
+
+def build_settings(settings: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Make settings of the values of their parameters.
+
+    Args:
+        settings: A dataclass whose fields are parameters or hold such a class.
+        values: Checked values by parameter name; None is unset and leaves the field's default.
+
+    Returns:
+        The settings; an optional part is None unless all that it needs is set.
+    """
+    arguments: dict[str, Any] = {}
+    for item, kind in _typed_fields(settings):
+        if METADATA_KEY in item.metadata:
+            value = values[item.metadata[METADATA_KEY].name]
+            if value is not None:
+                arguments[item.name] = value
+        elif _is_settings(kind) and (item.default is not None or _can_build(kind, values)):
+            arguments[item.name] = build_settings(kind, values)
+    return settings(**arguments)
+
+
+def _is_settings(kind: Any) -> TypeGuard[type]:
+    return isinstance(kind, type) and is_dataclass(kind)
+
+
+def _can_build(settings: type, values: Mapping[str, Any]) -> bool:
+    return all(
+        values[item.name] is not None for item in parameters_of(settings) if item.default is None
+    )
+
+
+def _typed_fields(settings: type) -> Iterator[tuple[Field[Any], Any]]:
+    """Yield the fields with their types; of ``X | None`` the type is X."""
+    hints = get_type_hints(settings)
+    for item in fields(settings):
+        kind = hints[item.name]
+        choices = [choice for choice in get_args(kind) if choice is not type(None)]
+        optional = type(None) in get_args(kind)
+        yield item, choices[0] if optional else kind
+
+
+def _ros_type(kind: Any) -> tuple[str, int | None]:
+    """Return the parameter's type and, for a tuple of fixed length, the length."""
+    names = {python: name for name, python in ELEMENT_TYPES.items()}
+    if get_origin(kind) is not tuple:
+        return names[kind], None
+    elements = get_args(kind)
+    return f'{names[elements[0]]}[]', None if elements[-1] is Ellipsis else len(elements)
+
+
+def parameter_error(name: str, value: Any, what: str) -> ParameterError:
+    """Build the error that says which parameter, which value and what is wrong with it."""
+    shown = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return ParameterError(f'{name} = {shown}: {what}')
 
 
 def format_number(number: float | None) -> str:
