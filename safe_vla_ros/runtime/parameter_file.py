@@ -32,7 +32,7 @@ def read_parameter_file(path: Path, node: str = '/pruned_policy') -> dict[str, A
     """
     try:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         msg = f'parameter file {path} cannot be read as YAML: {error}'
         raise ParameterError(msg) from error
     sections = list(_sections(content, ''))
