@@ -15,6 +15,7 @@ Settings = TypeVar('Settings')
 METADATA_KEY = 'parameter'
 ELEMENT_TYPES: dict[str, type] = {'string': str, 'bool': bool, 'int': int, 'double': float}
 LARGEST_INT = 2**31 - 1
+LONGEST_SHOWN = 80
 
 
 class Change(Enum):
@@ -133,7 +134,9 @@ class Parameter:
     def _check_element(self, value: Any) -> Any:
         expected = ELEMENT_TYPES[self.element_type]
         if expected is float and isinstance(value, int) and not isinstance(value, bool):
-            raise self.error(value, f'is an integer, write {value}.0')
+            small = abs(value) <= LARGEST_INT
+            hint = f'is an integer, write {value}.0' if small else f'must be {self._must_be()}'
+            raise self.error(value, hint)
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             got = type(value).__name__
             raise self.error(value, f'is a {got}, must be a {self.element_type} ({self.allowed})')
@@ -147,7 +150,9 @@ class Parameter:
     def _in_range(self, value: Any) -> bool:
         if isinstance(value, str):
             return not self.choices or value in self.choices
-        if not math.isfinite(value) or (isinstance(value, int) and abs(value) > LARGEST_INT):
+        if isinstance(value, int) and abs(value) > LARGEST_INT:
+            return False
+        if not math.isfinite(value):
             return False
         return (
             (self.minimum is None or value >= self.minimum)
@@ -244,8 +249,16 @@ def _ros_type(kind: Any) -> tuple[str, int | None]:
 
 def parameter_error(name: str, value: Any, what: str) -> ParameterError:
     """Build the error that says which parameter, which value and what is wrong with it."""
-    shown = repr(list(value)) if isinstance(value, tuple) else repr(value)
-    return ParameterError(f'{name} = {shown}: {what}')
+    return ParameterError(f'{name} = {_shown(value)}: {what}')
+
+
+def _shown(value: Any) -> str:
+    """Write a value for an error, shortened where it is long."""
+    try:
+        text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    except ValueError:  # more digits than Python writes
+        return 'a number of thousands of digits'
+    return text if len(text) <= LONGEST_SHOWN else f'{text[:LONGEST_SHOWN]}...'
 
 
 def format_number(number: float | None) -> str:

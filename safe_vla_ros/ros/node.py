@@ -25,6 +25,8 @@ from safe_vla_ros.runtime import RuntimeState, StateName
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rcl_interfaces.msg import ListParametersResult
+
     from safe_vla_ros.runtime.parameters import Resolved
 
 UNCONFIGURED = RuntimeState(StateName.WAITING, 'the node is not configured')
@@ -59,10 +61,7 @@ class PrunedPolicy(LifecycleNode):
             answer_in_background(self, service)
         self.create_service(Trigger, '~/reset_episode', self._on_reset_episode)
         self.create_service(SetBool, '~/pause', self._on_pause)
-        for refusal in self._node_parameters.refusals.values():
-            self.get_logger().error(f'configure will fail: {refusal}')
-        for stranger in self._node_parameters.strangers():
-            self.get_logger().warning(f'ignored: {stranger}')
+        self._node_parameters.tell()
 
     # Transitions
 
@@ -110,6 +109,12 @@ class PrunedPolicy(LifecycleNode):
             result = super().set_parameters_atomically(parameter_list)
             if not result.successful:
                 result.reason = self._node_parameters.explain(parameter_list) or result.reason
+        return result
+
+    def list_parameters(self, prefixes: list[str], depth: int) -> ListParametersResult:
+        """List the parameters that are set; to get one that is not would fail for all of them."""
+        result = super().list_parameters(prefixes, depth)
+        result.names = [name for name in result.names if self._node_parameters.is_set(name)]
         return result
 
     def _configure(self, state: LifecycleState) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rclpy.exceptions import ParameterUninitializedException
 from rclpy.parameter import Parameter as RosParameter
 
 from safe_vla_ros.errors import ParameterError
@@ -22,6 +25,7 @@ from safe_vla_ros.runtime.parameters import (
     Resolved,
     check_values,
     find_parameter,
+    is_ros_own,
     resolve,
 )
 
@@ -33,8 +37,6 @@ if TYPE_CHECKING:
 
     from safe_vla_ros.types import PolicySpec
 
-LARGEST_DOUBLE = 1e9
-NOT_OURS = ('qos_overrides.',)
 _ROS_TYPES = {
     'string': RosParameter.Type.STRING,
     'bool': RosParameter.Type.BOOL,
@@ -54,6 +56,7 @@ class NodeParameters:
 
     Attributes:
         refusals: Why values given at the start cannot be used, by parameter name.
+        strangers: A sentence for every value given at the start that no parameter takes.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class NodeParameters:
         self.refusals: dict[str, str] = {}
         for parameter in PARAMETERS.values():
             self._declare(parameter)
+        self.strangers = self._find_strangers()
         node.add_on_set_parameters_callback(self._check)
         node.add_post_set_parameters_callback(self._accept)
 
@@ -93,18 +97,30 @@ class NodeParameters:
             raise ParameterError(self.refusals['policy'])
         return str(self._explicit.get('policy', PARAMETERS['policy'].default))
 
-    def strangers(self) -> list[str]:
-        """Return a sentence for every value given at the start that no parameter takes."""
-        # rclpy ignores such a value in silence and has no public list of what was given.
-        given = getattr(self._node, '_parameter_overrides', {})
-        sentences = []
-        for name in given:
-            if not self._node.has_parameter(name) and not name.startswith(NOT_OURS):
-                try:
-                    find_parameter(name)
-                except ParameterError as error:
-                    sentences.append(str(error))
-        return sentences
+    def problems(self) -> list[str]:
+        """Return a sentence for all that was given at the start and keeps configure from working.
+
+        Unknown parameters are none when ``allow_unknown_parameters`` is true.
+        """
+        strangers = [] if self._explicit.get('allow_unknown_parameters') else self.strangers
+        return [*self.refusals.values(), *strangers]
+
+    def tell(self) -> None:
+        """Log what is wrong with the values given at the start."""
+        problems = self.problems()
+        for sentence in problems:
+            self._node.get_logger().error(f'configure will fail: {sentence}')
+        for sentence in self.strangers:
+            if sentence not in problems:
+                self._node.get_logger().warning(f'ignored: {sentence}')
+
+    def is_set(self, name: str) -> bool:
+        """Tell whether a declared parameter has a value; an empty array is none."""
+        try:
+            value = self._node.get_parameter(name).value
+        except ParameterUninitializedException:
+            return False
+        return name not in PARAMETERS or not PARAMETERS[name].is_array or len(value) > 0
 
     def configure(self, spec: PolicySpec, pruner_names: Collection[str]) -> Resolved:
         """Resolve what was given with the policy, and show what is in force.
@@ -114,8 +130,9 @@ class NodeParameters:
         Raises:
             ParameterError: A value or a combination is not allowed, or something is missing.
         """
-        if self.refusals:
-            raise ParameterError('; '.join(self.refusals.values()))
+        problems = self.problems()
+        if problems:
+            raise ParameterError('; '.join(problems))
         with self._lock:
             resolved = resolve(self._explicit, spec, pruner_names=pruner_names)
             self._fill_in(resolved)
@@ -143,6 +160,16 @@ class NodeParameters:
         result = self._check(changes)
         self._pending = None
         return str(result.reason)
+
+    def _find_strangers(self) -> list[str]:
+        sentences = []
+        for name in names_given_at_the_start(self._node):
+            if not self._node.has_parameter(name) and not is_ros_own(name):
+                try:
+                    find_parameter(name)
+                except ParameterError as error:
+                    sentences.append(str(error))
+        return sentences
 
     def _declare(self, parameter: Parameter) -> None:
         """Declare one parameter; a value of the wrong type must not end the process."""
@@ -232,6 +259,17 @@ class NodeParameters:
             self._filling = False
 
 
+def names_given_at_the_start(node: object) -> list[str]:
+    """Return the names of all values given to a node at its start, whoever they are meant for.
+
+    rclpy ignores a value that no parameter takes in silence, and has no public list of them. To
+    declare them all with ``automatically_declare_parameters_from_overrides`` is no way out: an
+    empty array among them ends the process. Empty where rclpy does not tell.
+    """
+    given = getattr(node, '_parameter_overrides', None)
+    return list(given) if isinstance(given, Mapping) else []
+
+
 def descriptor(parameter: Parameter) -> ParameterDescriptor:
     """Describe a parameter to ROS tools: description with unit, range, read-only."""
     unit = f' [{parameter.unit}]' if parameter.unit else ''
@@ -248,7 +286,7 @@ def descriptor(parameter: Parameter) -> ParameterDescriptor:
         highest = LARGEST_INT if highest is None else int(highest)
         shown.integer_range = [IntegerRange(from_value=int(lowest), to_value=highest)]
     else:
-        highest = LARGEST_DOUBLE if highest is None else float(highest)
+        highest = sys.float_info.max if highest is None else float(highest)
         shown.floating_point_range = [
             FloatingPointRange(from_value=float(lowest), to_value=highest)
         ]

@@ -73,7 +73,7 @@ def read_remappings(path: Path) -> dict[str, str]:
 def _read_yaml(path: Path) -> object:
     try:
         return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         msg = f'parameter file {path} cannot be read as YAML: {error}'
         raise ParameterError(msg) from error
 

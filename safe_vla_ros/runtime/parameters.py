@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.errors import ParameterError
-from safe_vla_ros.parameter_types import Change, Parameter, build_settings, parameters_of
+from safe_vla_ros.parameter_types import (
+    LARGEST_INT,
+    Change,
+    Parameter,
+    build_settings,
+    parameters_of,
+)
 from safe_vla_ros.runtime.parameter_combinations import check_combinations
 from safe_vla_ros.runtime.settings import ControlSettings, NodeSettings
 from safe_vla_ros.types import PolicySettings, PruningSettings
@@ -29,6 +35,10 @@ __all__ = [
     'resolve',
 ]
 
+
+ROS_OWN = frozenset({'use_sim_time', 'start_type_description_service'})
+ROS_OWN_PREFIX = 'qos_overrides.'
+"""Parameters that ROS declares on every node, not all of them in every distribution."""
 
 SETTINGS = (NodeSettings, PolicySettings, ControlSettings, PruningSettings)
 
@@ -70,15 +80,21 @@ def check_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Check given values one by one and against each other, without a policy.
 
     Args:
-        values: Explicit values by parameter name; None or an empty array means unset.
+        values: Explicit values by parameter name; None or an empty array means unset. What ROS
+            itself takes is left out, and what nobody knows if ``allow_unknown_parameters`` is true.
 
     Returns:
-        The values that are set, as str, bool, int, float or tuples of these.
+        The node's own values that are set, as str, bool, int, float or tuples of these.
 
     Raises:
         ParameterError: Unknown name, wrong type, out of range, or a bad combination.
     """
-    checked = {name: find_parameter(name).check(value) for name, value in values.items()}
+    lenient = values.get('allow_unknown_parameters') is True
+    checked = {
+        name: find_parameter(name).check(value)
+        for name, value in values.items()
+        if name in PARAMETERS or not (lenient or is_ros_own(name))
+    }
     given = {name: value for name, value in checked.items() if value is not None}
     check_combinations(given, None)
     return given
@@ -127,6 +143,11 @@ def resolve(
     )
 
 
+def is_ros_own(name: str) -> bool:
+    """Tell whether ROS itself takes a parameter of that name."""
+    return name in ROS_OWN or name.startswith(ROS_OWN_PREFIX)
+
+
 def find_parameter(name: str) -> Parameter:
     """Return the parameter of that name.
 
@@ -166,7 +187,9 @@ def _with_fractions(value: Any) -> Any:
     """Write a policy file's integers as floating-point numbers."""
     if isinstance(value, (list, tuple)):
         return [_with_fractions(element) for element in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST_INT:
+        return value
+    return float(value)
 
 
 def _choose_unnorm_key(key: str, spec: PolicySpec) -> str:

@@ -331,6 +331,15 @@ class NodeSettings:
             after='dry_run',
         ),
     )
+    allow_unknown_parameters: bool = field(
+        default=False,
+        metadata=parameter(
+            'allow_unknown_parameters',
+            'Warn about a parameter that the node does not have, and go on; for parameter files '
+            'that are shared with other nodes.',
+            after='hardware_id',
+        ),
+    )
     saliency_max_rate_hz: float = field(
         default=5.0,
         metadata=parameter(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-from node_bench import moves, values_of
-from rclpy.parameter import Parameter
+import array
 
+import pytest
+import yaml
+from node_bench import moves, values_of
+from rcl_interfaces.srv import ListParameters, SetParameters
+from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
+
+from safe_vla_ros.ros.parameters import names_given_at_the_start
 from safe_vla_ros.runtime.parameters import PARAMETERS, Change
 
 
@@ -165,9 +170,83 @@ def test_bad_value_at_the_start_fails_configure_and_can_be_mended(start_node, ov
         assert robot.transition('configure')
 
 
-def test_misspelt_parameter_at_the_start_is_told(start_node):
+def test_misspelt_parameter_at_the_start_fails_configure(start_node):
     with start_node(max_linear_sped=0.1) as bench:
-        bench.robot.wait_log('did you mean max_linear_speed?')
+        robot = bench.robot
+        sentence = 'max_linear_sped is not a parameter of this node; did you mean max_linear_speed?'
+        assert not robot.transition('configure')
+        robot.wait_log(f'configure failed: {sentence}')
+        assert robot.set_atomically(allow_unknown_parameters=True).successful
+        assert robot.transition('configure')
+
+
+def test_unknown_parameters_of_a_shared_file_are_told_and_ignored_when_allowed(start_node):
+    with start_node(gain=0.1, allow_unknown_parameters=True) as bench:
+        bench.robot.wait_log('ignored: gain is not a parameter of this node')
+        assert bench.robot.transition('configure')
+
+
+def test_parameters_that_ros_itself_takes_are_not_unknown(start_node):
+    own = {
+        'use_sim_time': False,
+        'start_type_description_service': True,
+        'qos_overrides./image.subscription.depth': 2,
+    }
+    with start_node(**own) as bench:
+        assert bench.robot.transition('configure')
+
+
+def test_unknown_parameters_are_not_found_where_rclpy_does_not_tell_what_was_given():
+    assert names_given_at_the_start(object()) == []
+
+
+def test_a_huge_number_at_the_start_or_later_is_refused_in_a_short_sentence(start_node):
+    huge = {'max_linear_speed': 1e40, 'gripper__open_value': float('inf')}
+    with start_node(**huge, action__linear_scale_m=1e300) as bench:
+        assert not bench.robot.transition('configure')
+        bench.robot.wait_log('max_linear_speed = 1e+40: must be above 0 and at most 10 m/s')
+        bench.robot.wait_log('gripper.open_value = inf: must be a finite number other than')
+        (result,) = bench.robot.set_one_by_one(execute_steps=2**62)
+        assert refusal(result) == f'execute_steps = {2**62}: must be 1 to the chunk size'
+
+
+def dump(robot):
+    """Read every parameter as `ros2 param dump` does: list the names, then get all of them."""
+    request = ListParameters.Request(depth=ListParameters.Request.DEPTH_RECURSIVE)
+    names = sorted(robot.call(ListParameters, 'list_parameters', request).result.names)
+    values = robot.get(*names)
+    pairs = zip(names, values, strict=True)
+    shown = {n: list(v) if isinstance(v, array.array) else v for n, v in pairs}
+    return {name: value for name, value in shown.items() if not name.startswith('qos_overrides.')}
+
+
+def test_a_dump_loaded_into_a_fresh_node_restores_every_parameter(start_node, tmp_path):
+    file = tmp_path / 'dump.yaml'
+    changes = {
+        'workspace_min': [-1.0, -1.0, -1.0],
+        'workspace_max': [1.0, 1.0, 1.0],
+        'pruning__method': 'none',
+        'pruning__layer': 3,
+        'pruning__refresh_layer': 1,
+        'max_linear_speed': 0.125,
+    }
+    with start_node(command_frame='world', instruction='go') as bench:
+        assert dump(bench.robot)['command_frame'] == 'world'
+        assert bench.robot.transition('configure')
+        assert bench.robot.set_atomically(**changes).successful
+        saved = dump(bench.robot)
+    assert saved['pruning.refresh_layer'] == 1
+    assert saved['cameras'] == ['front', 'wrist']
+    file.write_text(yaml.dump({'/pruned_policy': {'ros__parameters': saved}}))
+    with start_node() as bench:
+        loaded = list(parameter_dict_from_yaml_file(str(file)).values())
+        request = SetParameters.Request(parameters=loaded)
+        results = bench.robot.call(SetParameters, 'set_parameters', request).results
+        refused = {p.name for p, r in zip(loaded, results, strict=True) if not r.successful}
+        fixed = {d.name for d in bench.robot.describe(*saved) if d.read_only}
+        assert refused == fixed >= {'policy', 'unnorm_key'}
+        assert bench.robot.transition('configure')
+        assert dump(bench.robot) == saved
 
 
 def test_bad_qos_override_fails_configure_and_leaves_no_topic_behind(start_node):

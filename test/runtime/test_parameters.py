@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.runtime.parameter_file import read_parameter_file
 from safe_vla_ros.runtime.parameters import (
     PARAMETERS,
     Change,
@@ -19,6 +21,7 @@ from safe_vla_ros.runtime.parameters import (
 )
 from safe_vla_ros.types import PolicySpec
 
+CONFIG = Path(__file__).parents[2] / 'config'
 SPEC = PolicySpec(
     name='model',
     kind='mini',
@@ -201,6 +204,61 @@ def test_a_layout_of_another_length_is_refused_before_the_weights(layout, joints
 def test_bad_value_of_the_policy_names_the_policy():
     with pytest.raises(ParameterError, match=r'policy model: action\.frame'):
         resolve({}, dataclasses.replace(SPEC, frame='world'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        ('max_linear_speed', 10**40),
+        ('max_linear_speed', -(10**400)),
+        ('max_linear_speed', 10**5000),
+        ('max_linear_speed', float('1e400')),
+        ('gripper.open_value', 10**400),
+        ('execute_steps', 10**400),
+        ('workspace_min', [10**5000] * 3),
+        ('hardware_id', 10**5000),
+        ('blending', 'x' * 10**6),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 80 else 'huge',
+)
+def test_a_huge_value_is_refused_in_a_short_sentence(name, value):
+    with pytest.raises(ParameterError) as caught:
+        resolve({name: value}, SPEC)
+    assert str(caught.value).startswith(name)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_huge_number_of_the_policy_is_refused_in_a_short_sentence():
+    with pytest.raises(ParameterError, match=r'policy model: max_linear_speed = 10') as caught:
+        resolve({}, dataclasses.replace(SPEC, limits={'max_linear_speed': 10**400}))
+    assert len(str(caught.value)) < 200
+
+
+def test_what_ros_itself_takes_is_no_parameter_of_ours():
+    given = {'use_sim_time': True, 'qos_overrides./image.subscription.depth': 2}
+    assert check_values({**given, 'dry_run': True}) == {'dry_run': True}
+
+
+def test_unknown_parameters_are_left_out_when_they_are_allowed():
+    given = {'gain': 1.0, 'allow_unknown_parameters': True}
+    assert resolve(given, SPEC).node.allow_unknown_parameters
+    with pytest.raises(ParameterError, match='gain is not a parameter of this node'):
+        resolve({**given, 'allow_unknown_parameters': False}, SPEC)
+
+
+ROBOTS = sorted(file for file in CONFIG.glob('*.yaml') if file.stem != 'diagnostic_aggregator')
+
+
+@pytest.mark.parametrize('file', ROBOTS, ids=lambda file: file.stem)
+def test_every_example_robot_resolves(file):
+    values = read_parameter_file(file)
+    bridge = {'chunk_size': 1, 'num_cameras': 1, 'proprio_layout': ()}
+    spec = dataclasses.replace(
+        SPEC, num_layers=32, unnorm_keys=(values['unnorm_key'],) if 'unnorm_key' in values else ()
+    )
+    if 'bridge' in file.stem:
+        spec = dataclasses.replace(spec, **bridge)
+    assert resolve(values, spec).values['command_frame'] == values['command_frame']
 
 
 @settings(max_examples=50)
