@@ -22,7 +22,7 @@ from rich.table import Table
 
 from safe_vla_ros.policies import find_policy, read_spec
 from safe_vla_ros.pruning import PRUNER_NAMES
-from safe_vla_ros.sim.closed_loop import pruning_settings
+from safe_vla_ros.sim.closed_loop import resolve_episode
 from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs, wilson_interval
 from safe_vla_ros.sim.tasks import TASKS
 from safe_vla_ros.whole_files import write_json
@@ -71,7 +71,16 @@ def evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     results: dict[str, list[EpisodeSummary]] = {}
     started = time.perf_counter()
     for method in options.methods:
-        pruning = pruning_settings(spec, method, options.keep_ratio)
+        settings = resolve_episode(
+            spec,
+            {
+                'policy': options.policy,
+                'dtype': options.dtype,
+                'pruning.method': method,
+                'pruning.keep_ratio': options.keep_ratio,
+            },
+        )
+        pruning = settings.pruning
         if method == 'random' and 'safe' in results:
             budget = share(results['safe'], 'full_passes', 'inferences')
             pruning = replace(pruning, full_pass_share=budget)
@@ -79,10 +88,9 @@ def evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             # Own seed per episode: `random` must not repeat one sequence everywhere.
             EpisodeJob(
                 options.policy,
-                options.dtype,
                 task,
                 options.seed + index,
-                replace(pruning, seed=options.seed + index),
+                replace(settings, pruning=replace(pruning, seed=options.seed + index)),
             )
             for index in range(options.episodes)
             for task in options.tasks

@@ -22,6 +22,9 @@ MAX_LEAD_M = 0.05
 FULL_SPEED_M_S = 0.8
 """Speed of the mocap target at an expert action of 1 per axis (0.01 m every 12.5 ms)."""
 
+BASE_FRAME = 'base_link'
+"""Frame of its poses and velocities."""
+
 GRIPPER_JOINTS = ('gripper_left', 'gripper_right')
 _MUJOCO_GRIPPER_JOINTS = ('l_close', 'r_close')
 _STILL_M_S = 1e-6

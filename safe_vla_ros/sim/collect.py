@@ -25,14 +25,14 @@ from rich.progress import (
 )
 
 from safe_vla_ros.sim.arm import SimulatedArm
-from safe_vla_ros.sim.closed_loop import control_settings, load_bundled
+from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
 from safe_vla_ros.sim.dataset import SampleWriter, task_index
 from safe_vla_ros.sim.evaluate import use_one_thread
-from safe_vla_ros.sim.expert import ExpertPolicy
+from safe_vla_ros.sim.expert import EXPERT_SPEC, ExpertPolicy
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.rollout import Frame, Latency, run_episode
 from safe_vla_ros.sim.tasks import TASKS
-from safe_vla_ros.types import Float64Array, Policy, PruningSettings
+from safe_vla_ros.types import Float64Array, Policy
 
 NOISE_LEVELS = {'push': (0.0, 0.1, 0.2), 'default': (0.0, 0.15, 0.35)}
 
@@ -64,6 +64,8 @@ def collect_shard(shard: Shard) -> int:
     writer = SampleWriter()
     levels = NOISE_LEVELS.get(shard.task, NOISE_LEVELS['default'])
     student = load_bundled(shard.policy) if shard.policy else None
+    spec = student.spec if student else EXPERT_SPEC
+    settings = resolve_episode(spec, {'pruning.method': 'none'})
     episode = 0
     while len(writer) < shard.samples:
         seed = shard.first_seed + episode
@@ -73,8 +75,7 @@ def collect_shard(shard: Shard) -> int:
         run_episode(
             arm,
             driver,
-            control=control_settings(),
-            pruning=PruningSettings(method='none'),
+            settings=settings,
             latency=Latency(),
             seed=seed,
             blind=student is None,

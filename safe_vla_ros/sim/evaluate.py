@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from safe_vla_ros.policies import load_policy
 from safe_vla_ros.sim.arm import SimulatedArm
-from safe_vla_ros.sim.closed_loop import control_settings, load_bundled
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from safe_vla_ros.types import Policy, PruningSettings
+    from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.types import Policy, PolicySettings
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,15 @@ class EpisodeJob:
 
     Attributes:
         policy: Policy directory or bundled name.
-        dtype: ``float32`` or ``bfloat16``.
         task: Task's name.
         seed: Seed of the scene and of the latency's spread.
-        pruning: How to prune.
+        settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
     """
 
     policy: str
-    dtype: str
     task: str
     seed: int
-    pruning: PruningSettings
+    settings: Resolved
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
     return EpisodeSummary(
         task=job.task,
         seed=job.seed,
-        method=job.pruning.method,
+        method=job.settings.pruning.method,
         success=result.success,
         duration_s=result.duration_s,
         inferences=len(records),
@@ -122,9 +121,8 @@ def _run(job: EpisodeJob) -> EpisodeSummary:
     arm.reset(job.seed)
     result = run_episode(
         arm,
-        _policy(job.policy, job.dtype),
-        control=control_settings(),
-        pruning=job.pruning,
+        _policy(job.policy, job.settings.policy),
+        settings=job.settings,
         latency=Latency(),
         seed=job.seed,
     )
@@ -137,8 +135,8 @@ def _arm(task: str) -> SimulatedArm:
 
 
 @lru_cache(maxsize=1)
-def _policy(reference: str, dtype: str) -> Policy:
-    return load_bundled(reference, dtype=dtype)
+def _policy(reference: str, settings: PolicySettings) -> Policy:
+    return load_policy(reference, settings)
 
 
 def use_one_thread() -> None:

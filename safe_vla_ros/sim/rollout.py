@@ -7,20 +7,26 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
-from safe_vla_ros.sim.arm import STEP_S, ArmState, SimulatedArm, Snapshot
+from safe_vla_ros.runtime.make_runtime import make_runtime
+from safe_vla_ros.sim.arm import (
+    BASE_FRAME,
+    GRIPPER_JOINTS,
+    STEP_S,
+    ArmState,
+    SimulatedArm,
+    Snapshot,
+)
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from safe_vla_ros.runtime.inference import InferenceOutcome, InferenceReport
-    from safe_vla_ros.runtime.settings import ControlSettings
-    from safe_vla_ros.types import Float64Array, Policy, PruningSettings, UInt8Array
+    from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
+    from safe_vla_ros.types import Float64Array, Policy, UInt8Array
 
 EPISODE_S = 8.0
-PROPRIO_LAYOUT = ('ee_position', 'gripper_joints')
-GRIPPER_JOINT_NAMES = ('gripper_left', 'gripper_right')
 _START_S = 100.0
 _BLACK = np.zeros((8, 8, 3), dtype=np.uint8)
 
@@ -89,8 +95,7 @@ def run_episode(
     arm: SimulatedArm,
     policy: Policy,
     *,
-    control: ControlSettings,
-    pruning: PruningSettings,
+    settings: Resolved,
     latency: Latency,
     seed: int,
     clock: SimulatedClock | None = None,
@@ -103,8 +108,7 @@ def run_episode(
     Args:
         arm: The robot, already reset.
         policy: Anything that turns observations into chunks.
-        control: Playback, limits and halting, as in the node.
-        pruning: How to prune.
+        settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         latency: Modelled times between robot and policy.
         seed: Seed of the latency's spread.
         clock: Give it to look at the time from elsewhere.
@@ -116,19 +120,10 @@ def run_episode(
         Success, time and every inference's report.
     """
     clock = clock or SimulatedClock()
-    runtime = PolicyRuntime(
-        policy=policy,
-        cameras=tuple(CAMERA_SIZES_PX),
-        proprio_layout=PROPRIO_LAYOUT,
-        gripper_joint_names=GRIPPER_JOINT_NAMES,
-        control=control,
-        pruning=pruning,
-        clock=clock,
-        initial_instruction=arm.instruction,
-    )
+    runtime = make_runtime(policy, settings, clock=clock, instruction=arm.instruction)
     runtime.activate()
     episode = _Episode(arm, runtime, clock, latency, np.random.default_rng(seed))
-    episode.tick_s = 1.0 / control.control_rate_hz
+    episode.tick_s = 1.0 / settings.control.control_rate_hz
     episode.steps_per_frame = max(1, round(1.0 / camera_rate_hz / STEP_S))
     episode.on_frame = on_frame
     episode.blind = blind
@@ -187,8 +182,8 @@ class _Episode:
         arm, runtime = self.arm, self.runtime
         position, gripper = arm.ee_position, arm.gripper_positions
         quaternion = arm.ee_quaternion_xyzw
-        runtime.put_pose(position, quaternion, stamp_s=now_s, frame_id='base_link')
-        runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, stamp_s=now_s)
+        runtime.put_pose(position, quaternion, stamp_s=now_s, frame_id=BASE_FRAME)
+        runtime.put_joints(GRIPPER_JOINTS, gripper, stamp_s=now_s)
         while self.frames and self.frames[0].stamp_s + self.latency.camera_s <= now_s + 1e-9:
             frame = self.frames.pop(0)
             for camera in CAMERA_SIZES_PX:
