@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from safe_vla_ros.replay.command_metrics import Agreement, Smoothness
 from safe_vla_ros.replay.comparison import UNPRUNED, ActionDifference, action_difference
 from safe_vla_ros.replay.metrics import MetricSums
+from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 
 if TYPE_CHECKING:
     from safe_vla_ros.replay.comparison import UnprunedChunks
@@ -90,6 +91,7 @@ class MethodRun:
         self._listener = listener
         self._smoothness = Smoothness(period_s)
         self._between = MetricSums()
+        self._totals = PruningTotals()
         self._running: tuple[InferenceOutcome, float, float, ActionDifference | None] | None = None
 
     @property
@@ -140,6 +142,7 @@ class MethodRun:
         """Take in what is counted at the end of the bag."""
         self.metrics.merge(self._between)
         self._between = MetricSums()
+        self._count_pruning()
         statistics = self.runtime.statistics()
         for name in (
             'played_ticks',
@@ -152,6 +155,16 @@ class MethodRun:
             self.metrics.count(name, getattr(statistics, name))
         for kind, number in statistics.halts.items():
             self.metrics.count(f'halts/{kind}', number)
+
+    def _count_pruning(self) -> None:
+        totals = self._totals
+        if not totals.passes:
+            return
+        for name in ('tokens_total', 'tokens_kept', 'decoder_macs', 'decoder_macs_full'):
+            self.metrics.count(name, getattr(totals, name))
+        for reason, number in totals.reasons.items():
+            self.metrics.count('key_steps', number)
+            self.metrics.count(f'key_steps/{reason}', number)
 
     def _difference(self, outcome: InferenceOutcome) -> ActionDifference | None:
         observation, chunk = outcome.job.observation, outcome.chunk
@@ -183,14 +196,8 @@ class MethodRun:
         record = report.record
         if record is None:
             return
-        metrics.count('tokens_total', sum(record.total.values()))
-        metrics.count('tokens_kept', sum(record.kept.values()))
-        metrics.count('decoder_macs', record.decoder_macs)
-        metrics.count('decoder_macs_full', record.decoder_macs_full)
+        self._totals.add(PrunedPass.of(record))
         metrics.add('pruning_ratio', record.pruning_ratio)
         metrics.add('similarity', record.similarity)
-        if record.key_step:
-            metrics.count('key_steps')
-            metrics.count(f'key_steps/{record.reason}')
         for stage, milliseconds in record.stage_ms.items():
             metrics.add(f'stage_ms/{stage}', milliseconds)

@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from safe_vla_ros.policies import load_policy
+from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.sim.arm import SimulatedArm
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
 
@@ -81,26 +82,22 @@ def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSumma
 def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
     """Count what an episode's inferences did."""
     records = [report.record for report in result.reports if report.record is not None]
-    key_steps: dict[str, int] = {}
-    for record in records:
-        if record.key_step and record.reason:
-            key_steps[record.reason] = key_steps.get(record.reason, 0) + 1
-    kept = [sum(record.kept.values()) for record in records]
-    total = [sum(record.total.values()) for record in records]
+    passes = [PrunedPass.of(record) for record in records]
+    totals = PruningTotals(passes)
     return EpisodeSummary(
         task=job.task,
         seed=job.seed,
         method=job.settings.pruning.method,
         success=result.success,
         duration_s=result.duration_s,
-        inferences=len(records),
-        key_steps=key_steps,
-        full_passes=sum(k == t for k, t in zip(kept, total, strict=True)),
-        tokens_kept=sum(kept),
-        tokens_total=sum(total),
-        decoder_macs=sum(record.decoder_macs for record in records),
-        decoder_macs_full=sum(record.decoder_macs_full for record in records),
-        similarities=[r.similarity for r in records if r.similarity is not None],
+        inferences=totals.passes,
+        key_steps=dict(totals.reasons),
+        full_passes=totals.full_passes,
+        tokens_kept=totals.tokens_kept,
+        tokens_total=totals.tokens_total,
+        decoder_macs=totals.decoder_macs,
+        decoder_macs_full=totals.decoder_macs_full,
+        similarities=[one.similarity for one in passes if one.similarity is not None],
         starved_s=result.halts.get('starved', 0.0),
     )
 
