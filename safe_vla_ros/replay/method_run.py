@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from safe_vla_ros.replay.command_metrics import Agreement, Smoothness
 from safe_vla_ros.replay.comparison import UNPRUNED, ActionDifference, action_difference
 from safe_vla_ros.replay.metrics import MetricSums
+from safe_vla_ros.runtime.delayed_inference import DelayedInference
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 
 if TYPE_CHECKING:
@@ -92,33 +92,27 @@ class MethodRun:
         self._smoothness = Smoothness(period_s)
         self._between = MetricSums()
         self._totals = PruningTotals()
-        self._running: tuple[InferenceOutcome, float, float, ActionDifference | None] | None = None
+        self._inference = DelayedInference(runtime)
+        self._begin_s = 0.0
+        self._difference: ActionDifference | None = None
 
     @property
     def due_s(self) -> float | None:
         """Bag time at which the running inference ends; None when none is running."""
-        return None if self._running is None else self._running[2]
+        return self._inference.due_s
 
     def wake(self, now_s: float) -> None:
         """Begin an inference if one is due and none is running."""
-        if self._running is not None:
-            return
-        begin = time.perf_counter()
-        job = self.runtime.begin_inference()
-        if job is None:
-            return
-        outcome = self.runtime.run_inference(job)
-        latency_s = self._latency.latency_s(time.perf_counter() - begin)
-        self._running = (outcome, now_s, now_s + latency_s, self._difference(outcome))
+        outcome = self._inference.begin(now_s, self._latency.latency_s)
+        if outcome is not None:
+            self._begin_s, self._difference = now_s, self._compare(outcome)
 
     def complete(self, now_s: float) -> None:
         """End the running inference: play its chunk if it is still worth it."""
-        if self._running is None:
+        report = self._inference.finish()
+        if report is None:
             return
-        outcome, begin_s, _, difference = self._running
-        self._running = None
-        report = self.runtime.finish_inference(outcome)
-        step = Step(self.method, begin_s, now_s, report, difference)
+        step = Step(self.method, self._begin_s, now_s, report, self._difference)
         self._count(step)
         between, self._between = self._between, MetricSums()
         self._listener.on_step(step, between)
@@ -166,7 +160,7 @@ class MethodRun:
             self.metrics.count('key_steps', number)
             self.metrics.count(f'key_steps/{reason}', number)
 
-    def _difference(self, outcome: InferenceOutcome) -> ActionDifference | None:
+    def _compare(self, outcome: InferenceOutcome) -> ActionDifference | None:
         observation, chunk = outcome.job.observation, outcome.chunk
         if self._unpruned is None or observation is None or chunk is None:
             return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from safe_vla_ros.runtime.delayed_inference import DelayedInference
 from safe_vla_ros.runtime.make_runtime import make_runtime
 from safe_vla_ros.sim.arm import (
     BASE_FRAME,
@@ -21,7 +22,7 @@ from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from safe_vla_ros.runtime.inference import InferenceOutcome, InferenceReport
+    from safe_vla_ros.runtime.inference import InferenceReport
     from safe_vla_ros.runtime.parameters import Resolved
     from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
     from safe_vla_ros.types import Float64Array, Policy, UInt8Array
@@ -142,8 +143,11 @@ class _Episode:
     on_frame: FrameListener | None = None
     blind: bool = False
     frames: list[Frame] = field(default_factory=list)
-    pending: tuple[float, InferenceOutcome] | None = None
     result: EpisodeResult = field(default_factory=EpisodeResult)
+    inference: DelayedInference = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inference = DelayedInference(self.runtime)
 
     def run(self) -> EpisodeResult:
         start_s = self.clock.time_s
@@ -199,13 +203,14 @@ class _Episode:
         return render
 
     def _think(self, now_s: float) -> None:
-        if self.pending is not None and self.pending[0] <= now_s:
-            self.result.reports.append(self.runtime.finish_inference(self.pending[1]))
-            self.pending = None
-        if self.pending is None:
-            job = self.runtime.begin_inference()
-            if job is not None:
-                spread = self.latency.inference_spread
-                factor = 1.0 + spread * self.random.uniform(-1.0, 1.0)
-                outcome = self.runtime.run_inference(job)
-                self.pending = (now_s + factor * self.latency.inference_s, outcome)
+        inference = self.inference
+        if inference.due_s is not None and inference.due_s <= now_s:
+            report = inference.finish()
+            if report is not None:
+                self.result.reports.append(report)
+        inference.begin(now_s, self._modelled_latency_s)
+
+    def _modelled_latency_s(self, _measured_s: float) -> float:
+        spread = self.latency.inference_spread
+        factor = 1.0 + spread * self.random.uniform(-1.0, 1.0)
+        return factor * self.latency.inference_s
