@@ -9,15 +9,8 @@ import numpy as np
 
 from safe_vla_ros.runtime.delayed_inference import DelayedInference
 from safe_vla_ros.runtime.make_runtime import make_runtime
-from safe_vla_ros.sim.arm import (
-    BASE_FRAME,
-    GRIPPER_JOINTS,
-    STEP_S,
-    ArmState,
-    SimulatedArm,
-    Snapshot,
-)
-from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.sim.arm import BASE_FRAME, GRIPPER_JOINTS, STEP_S, ArmState, SimulatedArm
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, SceneSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +45,7 @@ class Frame:
     """One instant at which the cameras saw the scene."""
 
     stamp_s: float
-    view: Snapshot
+    view: SceneSnapshot
     state: ArmState
 
 
@@ -196,7 +189,7 @@ class _Episode:
             if self.on_frame is not None:
                 self.on_frame(arm, frame, np.concatenate([position, gripper]))
 
-    def _deferred(self, view: Snapshot, camera: str) -> Callable[[], UInt8Array]:
+    def _deferred(self, view: SceneSnapshot, camera: str) -> Callable[[], UInt8Array]:
         def render() -> UInt8Array:
             return _BLACK if self.blind else self.arm.render(camera, view)
 
