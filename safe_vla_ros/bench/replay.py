@@ -98,13 +98,13 @@ class InstantPolicy:
         return self.chunk
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('--seconds', type=float, default=10.0, help='length of a recording (10)')
     parser.add_argument('--minutes', type=float, default=0.0, help='length of the long recording')
     parser.add_argument('--json', type=Path, help='write the figures here')
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     figures: dict[str, Any] = {'machine': _machine(), 'overlay_ms': overlay_ms()}
     with tempfile.TemporaryDirectory() as folder:
