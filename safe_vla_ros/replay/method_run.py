@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from safe_vla_ros.replay.command_metrics import Agreement, Smoothness
@@ -183,10 +183,8 @@ class MethodRun:
         metrics.add('seam_jump_m_s', report.seam_jump_m_s)
         metrics.add('seam_jump_rad_s', report.seam_jump_rad_s)
         if step.difference is not None:
-            metrics.add('difference/position_m', step.difference.position_m)
-            metrics.add('difference/rotation_rad', step.difference.rotation_rad)
-            metrics.add('difference/gripper', step.difference.gripper)
-            metrics.add('difference/relative', step.difference.relative)
+            for name, value in asdict(step.difference).items():
+                metrics.add(f'difference/{name}', value)
         record = report.record
         if record is None:
             return
