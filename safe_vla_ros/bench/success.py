@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies import find_policy, read_spec
 from safe_vla_ros.pruning import PRUNER_NAMES
 from safe_vla_ros.sim.closed_loop import resolve_episode
@@ -198,7 +199,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--markdown', action='store_true', help='print the table as Markdown, too')
     options = parser.parse_args(arguments)
     console = Console()
-    report = evaluate(options, console)
+    try:
+        report = evaluate(options, console)
+    except SafeVlaError as error:
+        parser.error(str(error))
     console.print(make_table(report))
     if options.markdown:
         print(make_markdown(report))
