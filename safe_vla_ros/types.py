@@ -31,6 +31,9 @@ REFRESH_REASONS = (
 )
 """Why a key step renewed the saliency reference (message of ``~/subtask_reset``)."""
 
+PRUNING_STAGES = ('matching', 'taps', 'selection', 'gathers')
+"""Stages of a pass that exist only because tokens are pruned (keys of ``stage_ms``)."""
+
 
 PAPER = 'paper'
 REFERENCE = 'reference'

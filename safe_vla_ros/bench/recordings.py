@@ -9,6 +9,8 @@ import numpy as np
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from safe_vla_ros.replay.overlay_bag import image_message
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -98,16 +100,8 @@ class _Messages:
         return self._write(types['geometry_msgs/msg/PoseStamped'](header=header, pose=pose))
 
     def image(self, stamp_s: float, picture: Any) -> bytes:
-        message = self._types['sensor_msgs/msg/Image'](
-            header=self._header(stamp_s, 'camera'),
-            height=picture.shape[0],
-            width=picture.shape[1],
-            encoding='rgb8',
-            is_bigendian=0,
-            step=3 * picture.shape[1],
-            data=picture.reshape(-1),
-        )
-        return self._write(message)
+        header = self._header(stamp_s, 'camera')
+        return self._write(image_message(self._types, header, picture))
 
     def jpeg(self, stamp_s: float, data: Any) -> bytes:
         header = self._header(stamp_s, 'camera')

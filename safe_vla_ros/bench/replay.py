@@ -98,7 +98,7 @@ class InstantPolicy:
         return self.chunk
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
@@ -111,7 +111,7 @@ def main() -> None:
         help='length of a long recording to measure memory with; 0 leaves it out (%(default)s)',
     )
     parser.add_argument('--json', type=Path, help='write the figures to this JSON file')
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
     figures: dict[str, Any] = {'machine': _machine(), 'overlay_ms': overlay_ms()}
     with tempfile.TemporaryDirectory() as folder:

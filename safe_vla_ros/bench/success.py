@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies import find_policy, read_spec
 from safe_vla_ros.pruning import PRUNER_NAMES
-from safe_vla_ros.sim.closed_loop import pruning_settings
+from safe_vla_ros.sim.closed_loop import resolve_episode
 from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs, wilson_interval
+from safe_vla_ros.sim.progress_bar import progress_bar
 from safe_vla_ros.sim.tasks import TASKS
 from safe_vla_ros.whole_files import write_json
 
@@ -71,7 +72,16 @@ def evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     results: dict[str, list[EpisodeSummary]] = {}
     started = time.perf_counter()
     for method in options.methods:
-        pruning = pruning_settings(spec, method, options.keep_ratio)
+        settings = resolve_episode(
+            spec,
+            {
+                'policy': options.policy,
+                'dtype': options.dtype,
+                'pruning.method': method,
+                'pruning.keep_ratio': options.keep_ratio,
+            },
+        )
+        pruning = settings.pruning
         if method == 'random' and 'safe' in results:
             budget = share(results['safe'], 'full_passes', 'inferences')
             pruning = replace(pruning, full_pass_share=budget)
@@ -79,10 +89,9 @@ def evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             # Own seed per episode: `random` must not repeat one sequence everywhere.
             EpisodeJob(
                 options.policy,
-                options.dtype,
                 task,
                 options.seed + index,
-                replace(pruning, seed=options.seed + index),
+                replace(settings, pruning=replace(pruning, seed=options.seed + index)),
             )
             for index in range(options.episodes)
             for task in options.tasks
@@ -119,15 +128,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _run_with_progress(
     jobs: list[EpisodeJob], method: str, processes: int, console: Console
 ) -> list[EpisodeSummary]:
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('{task.fields[note]}'),
-        TimeRemainingColumn(),
-    )
     episodes: list[EpisodeSummary] = []
-    with Progress(*columns, console=console) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task(method, total=len(jobs), note='')
         for episode in run_jobs(jobs, processes=processes):
             episodes.append(episode)
@@ -136,45 +138,46 @@ def _run_with_progress(
     return episodes
 
 
-def make_table(report: dict[str, Any]) -> Table:
-    """Lay the report out for a terminal."""
+def make_rows(report: dict[str, Any], digits: int) -> list[list[str]]:
+    """Lay the report out as cells: a row of titles, then a row per method.
+
+    Args:
+        report: Of ``evaluate``.
+        digits: Decimals of what is not a task's success.
+    """
     tasks = list(next(iter(report['methods'].values()))['tasks'])
-    table = Table(title=f'success in % [95 % interval], keep ratio {report["keep_ratio"]}')
-    table.add_column('method')
-    for name in [*tasks, 'all', 'tokens kept', 'full passes', 'decoder MACs']:
-        table.add_column(name, justify='right')
+    rows = [['method', *tasks, 'mean [95 %]', 'tokens kept', 'full passes', 'decoder MACs']]
     for method, figures in report['methods'].items():
         whole = figures['all']
-        low, high = whole['success_interval_95']
-        table.add_row(
-            method,
-            *(f'{100 * figures["tasks"][task]["success_rate"]:.0f}' for task in tasks),
-            f'{100 * whole["success_rate"]:.1f} [{100 * low:.0f}, {100 * high:.0f}]',
-            f'{100 * whole["tokens_kept_share"]:.0f} %',
-            f'{100 * whole["full_pass_share"]:.0f} %',
-            f'{100 * whole["decoder_macs_share"]:.0f} %',
+        low, high = (f'{100 * end:.{digits}f}' for end in whole['success_interval_95'])
+        shares = ('tokens_kept_share', 'full_pass_share', 'decoder_macs_share')
+        rows.append(
+            [
+                method,
+                *(f'{100 * figures["tasks"][task]["success_rate"]:.0f}' for task in tasks),
+                f'{100 * whole["success_rate"]:.1f} [{low}, {high}]',
+                *(f'{100 * whole[share]:.{digits}f} %' for share in shares),
+            ]
         )
+    return rows
+
+
+def make_table(report: dict[str, Any]) -> Table:
+    """Lay the report out for a terminal."""
+    titles, *rows = make_rows(report, digits=0)
+    table = Table(title=f'success in %, keep ratio {report["keep_ratio"]}')
+    for title in titles:
+        table.add_column(title, justify='left' if title == 'method' else 'right')
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
 def make_markdown(report: dict[str, Any]) -> str:
     """Lay the report out as a Markdown table, for the model card."""
-    tasks = list(next(iter(report['methods'].values()))['tasks'])
-    titles = ['method', *tasks, 'mean [95 %]', 'tokens kept', 'full passes', 'decoder MACs']
-    lines = [' | '.join(titles), ' | '.join(['---', *['--:'] * (len(titles) - 1)])]
-    for method, figures in report['methods'].items():
-        whole = figures['all']
-        low, high = whole['success_interval_95']
-        cells = [
-            method,
-            *(f'{100 * figures["tasks"][task]["success_rate"]:.0f}' for task in tasks),
-            f'{100 * whole["success_rate"]:.1f} [{100 * low:.1f}, {100 * high:.1f}]',
-            f'{100 * whole["tokens_kept_share"]:.1f} %',
-            f'{100 * whole["full_pass_share"]:.1f} %',
-            f'{100 * whole["decoder_macs_share"]:.1f} %',
-        ]
-        lines.append(' | '.join(cells))
-    return '\n'.join(f'| {line} |' for line in lines)
+    titles, *rows = make_rows(report, digits=1)
+    lines = [titles, ['---', *['--:'] * (len(titles) - 1)], *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -198,7 +201,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument('--markdown', action='store_true', help='also print the table as Markdown')
     options = parser.parse_args(arguments)
     console = Console()
-    report = evaluate(options, console)
+    try:
+        report = evaluate(options, console)
+    except SafeVlaError as error:
+        parser.error(str(error))
     console.print(make_table(report))
     if options.markdown:
         print(make_markdown(report))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safe_vla_ros.pruning.registry import PRUNER_NAMES
+from safe_vla_ros.ros.domain import own_domain
 from safe_vla_ros.sim.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-FIRST_DOMAIN, DOMAINS = 20, 80
-"""ROS domains up to 101 are safe on Linux."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add('--camera-rate', type=_number(1.0, 80.0), default=20.0, help='rate of the cameras in Hz')
     add(
-        '--domain-id', type=_whole(0, 232), default=FIRST_DOMAIN + os.getpid() % DOMAINS,
+        '--domain-id', type=_whole(0, 232), default=own_domain(),
         help='ROS domain; every run takes another one',
     )  # fmt: skip
     return parser

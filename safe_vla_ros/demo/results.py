@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from safe_vla_ros.runtime.diagnostics import NONE, read_pass
+from safe_vla_ros.runtime.pruning_totals import PruningTotals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,30 +59,30 @@ class EpisodeResult:
 def pruning_numbers(episodes: Iterable[EpisodeResult]) -> dict[str, Any]:
     """Sum up pruning, cost and latency over episodes; None where nothing was measured."""
     steps = [values for episode in episodes for values in episode.inferences if 'method' in values]
-    kept, total = _sum(steps, 'tokens_kept'), _sum(steps, 'tokens_total')
-    key_steps = [step for step in steps if step['key_step'] == 'true']
-    pruned = [step for step in steps if step['key_step'] != 'true']
+    passes = [read_pass(step) for step in steps]
+    totals = PruningTotals(passes)
+    pruned = [one.pruning_ratio for one in passes if one.reason is None]
     timed = [step for step in steps if step['warm_up'] != 'true']
     return {
-        'inferences': len(steps),
-        'tokens_kept_share': round(kept / total, 4) if total else None,
-        'pruning_ratio': round(1 - kept / total, 4) if total else None,
-        'pruning_ratio_of_pruned_steps': _mean(pruned, 'pruning_ratio'),
-        'key_steps': len(key_steps),
-        'key_step_share': round(len(key_steps) / len(steps), 4) if steps else None,
-        'key_step_reasons': dict(sorted(Counter(step['reason'] for step in key_steps).items())),
+        'inferences': totals.passes,
+        'tokens_kept_share': _rounded(totals.kept_share),
+        'pruning_ratio': _rounded(None if totals.kept_share is None else 1 - totals.kept_share),
+        'pruning_ratio_of_pruned_steps': _mean(pruned),
+        'key_steps': totals.key_steps,
+        'key_step_share': _rounded(totals.key_step_share),
+        'key_step_reasons': dict(sorted(totals.reasons.items())),
         'similarity': spread(steps, 'similarity'),
         'latency_ms': spread(timed, 'latency_ms'),
         'stage_ms_mean': {
-            name.removeprefix('stage_ms/'): _mean(timed, name)
+            name.removeprefix('stage_ms/'): _mean(_floats(timed, name))
             for name in sorted(
                 {key for step in timed for key in step if key.startswith('stage_ms/')}
             )
         },
-        'decoder_gmacs_per_step': _mean(steps, 'decoder_gmacs'),
-        'decoder_gmacs_per_full_step': _mean(steps, 'decoder_gmacs_full'),
+        'decoder_gmacs_per_step': _mean([one.decoder_macs / 1e9 for one in passes]),
+        'decoder_gmacs_per_full_step': _mean([one.decoder_macs_full / 1e9 for one in passes]),
         'observation_to_command_ms': spread(timed, 'observation_age_s', 1e3),
-        'skipped_actions_mean': _mean(timed, 'skipped_actions'),
+        'skipped_actions_mean': _mean(_floats(timed, 'skipped_actions')),
         'seam_jump_m_s': spread(timed, 'seam_jump_m_s'),
     }
 
@@ -107,15 +109,16 @@ def rates(episodes: Sequence[EpisodeResult], second_s: float = 1.0) -> dict[str,
 def task_numbers(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
     """Sum up the episodes of one task and method."""
     done = [episode for episode in episodes if episode.success]
+    pruning = pruning_numbers(episodes)
     return {
         'episodes': len(episodes),
         'successes': len(done),
-        'success_rate': round(len(done) / len(episodes), 4) if episodes else None,
+        'success_rate': _rounded(len(done) / len(episodes) if episodes else None),
         'elapsed_s_of_successes': round(float(np.mean([e.elapsed_s for e in done])), 3)
         if done
         else None,
-        'tokens_kept_share': pruning_numbers(episodes)['tokens_kept_share'],
-        'key_steps': pruning_numbers(episodes)['key_steps'],
+        'tokens_kept_share': pruning['tokens_kept_share'],
+        'key_steps': pruning['key_steps'],
     }
 
 
@@ -145,13 +148,12 @@ def group_by(
 
 
 def _floats(steps: Iterable[Mapping[str, str]], key: str) -> list[float]:
-    return [float(step[key]) for step in steps if step.get(key, 'none') != 'none']
+    return [float(step[key]) for step in steps if step.get(key, NONE) != NONE]
 
 
-def _sum(steps: Iterable[Mapping[str, str]], key: str) -> float:
-    return sum(_floats(steps, key))
+def _mean(values: Sequence[float]) -> float | None:
+    return _rounded(float(np.mean(values)) if values else None)
 
 
-def _mean(steps: Iterable[Mapping[str, str]], key: str) -> float | None:
-    found = _floats(steps, key)
-    return round(float(np.mean(found)), 4) if found else None
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

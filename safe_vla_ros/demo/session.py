@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from safe_vla_ros.demo.processes import Child
 from safe_vla_ros.demo.results import EpisodeResult
 from safe_vla_ros.demo.video import Film, write_picture, write_video
-from safe_vla_ros.resources import find_share
 from safe_vla_ros.ros.bag_recorder import BagRecorder, demo_topics
 from safe_vla_ros.ros.episode_driver import DriverError, EpisodeDriver
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.sim.robot_file import robot_file
 from safe_vla_ros.sim.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def make_children(options: Options) -> list[Child]:
         'publish_clock': options.sim_time,
     }
     policy = {'use_sim_time': options.sim_time}
-    params_file = options.params_file or find_share('config') / 'mini_metaworld.yaml'
+    params_file = options.params_file or robot_file()
     logs = options.out / 'logs'
     return [
         Child(

@@ -12,18 +12,12 @@ from transformers import DynamicCache
 
 from safe_vla_ros.errors import NonFiniteError
 from safe_vla_ros.policies.attention import SaliencyTap
-from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import StepInput, StepReport, decoder_macs, make_pruner
-from safe_vla_ros.types import ACTION_ROWS, PruningSettings
+from safe_vla_ros.types import ACTION_ROWS, PRUNING_STAGES, PruningSettings
 
 if TYPE_CHECKING:
     from safe_vla_ros.pruning import EpisodeState
-
-__all__ = ['DecoderOutput', 'decode_token', 'make_record', 'run_decoder']
-
-PRUNING_STAGES = ('matching', 'taps', 'selection', 'gathers')
-"""Stages that exist only because tokens are pruned."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from safe_vla_ros.errors import CheckpointError, ObservationError
 from safe_vla_ros.policies.actions import to_chunk
 from safe_vla_ros.policies.attention import use_tapping_attention
-from safe_vla_ros.policies.decoder import make_record, run_decoder
+from safe_vla_ros.policies.decoder import run_decoder
 from safe_vla_ros.policies.device import choose_device, choose_dtype
 from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
+from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.spec import apply_policy_file, read_config
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import EpisodeState, make_episode

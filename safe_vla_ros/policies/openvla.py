@@ -20,7 +20,7 @@ from safe_vla_ros.policies.openvla_config import (
     read_sizes,
     read_token_bins,
 )
-from safe_vla_ros.policies.openvla_network import OpenVlaNetwork, load_network
+from safe_vla_ros.policies.openvla_network import OpenVlaNetwork, load_network, stored_dtype
 from safe_vla_ros.policies.openvla_policy import (
     OpenVlaPolicy,
     Prediction,
@@ -213,8 +213,7 @@ def load_model(
     options = read_options(path) if options is None else options
     sizes = read_sizes(checkpoint, options.vision_heads)
     place = choose_device(device)
-    stored = checkpoint.tensor('language_model.model.norm.weight').dtype
-    precision = choose_dtype(dtype, place, stored)
+    precision = choose_dtype(dtype, place, stored_dtype(checkpoint))
     network = load_network(
         checkpoint, sizes, with_lm_head=True, device=place, dtype=precision, progress=progress
     )

@@ -192,6 +192,15 @@ def build_network(sizes: NetworkSizes, *, with_lm_head: bool) -> OpenVlaNetwork:
         return OpenVlaNetwork(sizes, with_lm_head=with_lm_head)
 
 
+def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """Return the number format that the decoder is stored in.
+
+    Raises:
+        CheckpointError: Its last norm is missing.
+    """
+    return checkpoint.tensor(f'{_LLAMA}.norm.weight').dtype
+
+
 def load_network(
     checkpoint: Checkpoint,
     sizes: NetworkSizes,

@@ -37,7 +37,7 @@ from safe_vla_ros.policies.openvla_config import (
     read_sizes,
     read_token_bins,
 )
-from safe_vla_ros.policies.openvla_network import load_network
+from safe_vla_ros.policies.openvla_network import load_network, stored_dtype
 from safe_vla_ros.policies.openvla_oft_model import OftModel
 from safe_vla_ros.policies.openvla_policy import (
     Normalizers,
@@ -236,8 +236,7 @@ def load_model(
     """
     checkpoint = directory.checkpoint
     place = choose_device(device)
-    stored = checkpoint.tensor('language_model.model.norm.weight').dtype
-    precision = choose_dtype(dtype, place, stored)
+    precision = choose_dtype(dtype, place, stored_dtype(checkpoint))
     head, projector = _load_components(directory, place, precision)
     network = load_network(
         checkpoint,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from safe_vla_ros.replay.command_metrics import Agreement, Smoothness
 from safe_vla_ros.replay.comparison import UNPRUNED, ActionDifference, action_difference
 from safe_vla_ros.replay.metrics import MetricSums
+from safe_vla_ros.runtime.delayed_inference import DelayedInference
+from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 
 if TYPE_CHECKING:
     from safe_vla_ros.replay.comparison import UnprunedChunks
@@ -91,33 +92,28 @@ class MethodRun:
         self._listener = listener
         self._smoothness = Smoothness(period_s)
         self._between = MetricSums()
-        self._running: tuple[InferenceOutcome, float, float, ActionDifference | None] | None = None
+        self._totals = PruningTotals()
+        self._inference = DelayedInference(runtime)
+        self._begin_s = 0.0
+        self._difference: ActionDifference | None = None
 
     @property
     def due_s(self) -> float | None:
         """Bag time at which the running inference ends; None when none is running."""
-        return None if self._running is None else self._running[2]
+        return self._inference.due_s
 
     def wake(self, now_s: float) -> None:
         """Begin an inference if one is due and none is running."""
-        if self._running is not None:
-            return
-        begin = time.perf_counter()
-        job = self.runtime.begin_inference()
-        if job is None:
-            return
-        outcome = self.runtime.run_inference(job)
-        latency_s = self._latency.latency_s(time.perf_counter() - begin)
-        self._running = (outcome, now_s, now_s + latency_s, self._difference(outcome))
+        outcome = self._inference.begin(now_s, self._latency.latency_s)
+        if outcome is not None:
+            self._begin_s, self._difference = now_s, self._compare(outcome)
 
     def complete(self, now_s: float) -> None:
         """End the running inference: play its chunk if it is still worth it."""
-        if self._running is None:
+        report = self._inference.finish()
+        if report is None:
             return
-        outcome, begin_s, _, difference = self._running
-        self._running = None
-        report = self.runtime.finish_inference(outcome)
-        step = Step(self.method, begin_s, now_s, report, difference)
+        step = Step(self.method, self._begin_s, now_s, report, self._difference)
         self._count(step)
         between, self._between = self._between, MetricSums()
         self._listener.on_step(step, between)
@@ -141,6 +137,7 @@ class MethodRun:
         """Take in what is counted at the end of the bag."""
         self.metrics.merge(self._between)
         self._between = MetricSums()
+        self._count_pruning()
         statistics = self.runtime.statistics()
         for name in (
             'played_ticks',
@@ -154,7 +151,17 @@ class MethodRun:
         for kind, number in statistics.halts.items():
             self.metrics.count(f'halts/{kind}', number)
 
-    def _difference(self, outcome: InferenceOutcome) -> ActionDifference | None:
+    def _count_pruning(self) -> None:
+        totals = self._totals
+        if not totals.passes:
+            return
+        for name in ('tokens_total', 'tokens_kept', 'decoder_macs', 'decoder_macs_full'):
+            self.metrics.count(name, getattr(totals, name))
+        for reason, number in totals.reasons.items():
+            self.metrics.count('key_steps', number)
+            self.metrics.count(f'key_steps/{reason}', number)
+
+    def _compare(self, outcome: InferenceOutcome) -> ActionDifference | None:
         observation, chunk = outcome.observation, outcome.chunk
         if self._unpruned is None or observation is None or chunk is None:
             return None
@@ -177,21 +184,13 @@ class MethodRun:
         metrics.add('seam_jump_m_s', report.seam.jump_m_s)
         metrics.add('seam_jump_rad_s', report.seam.jump_rad_s)
         if step.difference is not None:
-            metrics.add('difference/position_m', step.difference.position_m)
-            metrics.add('difference/rotation_rad', step.difference.rotation_rad)
-            metrics.add('difference/gripper', step.difference.gripper)
-            metrics.add('difference/relative', step.difference.relative)
+            for name, value in asdict(step.difference).items():
+                metrics.add(f'difference/{name}', value)
         record = report.outcome.record
         if record is None:
             return
-        metrics.count('tokens_total', sum(record.total.values()))
-        metrics.count('tokens_kept', sum(record.kept.values()))
-        metrics.count('decoder_macs', record.decoder_macs)
-        metrics.count('decoder_macs_full', record.decoder_macs_full)
+        self._totals.add(PrunedPass.of(record))
         metrics.add('pruning_ratio', record.pruning_ratio)
         metrics.add('similarity', record.similarity)
-        if record.key_step:
-            metrics.count('key_steps')
-            metrics.count(f'key_steps/{record.reason}')
         for stage, milliseconds in record.stage_ms.items():
             metrics.add(f'stage_ms/{stage}', milliseconds)

@@ -13,7 +13,7 @@ from safe_vla_ros.runtime.diagnostics import TaskStatus, inference_statuses, res
 from safe_vla_ros.types import NANOSECONDS, MessageHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -122,15 +122,7 @@ class OverlayBag:
             )
             self._write(step.method, f'{name}/compressed', message, step.end_s)
             return
-        message = self._types['sensor_msgs/msg/Image'](
-            header=self._header(header),
-            height=overlay.shape[0],
-            width=overlay.shape[1],
-            encoding='rgb8',
-            is_bigendian=0,
-            step=3 * overlay.shape[1],
-            data=overlay.reshape(-1),
-        )
+        message = image_message(self._types, self._header(header), overlay)
         self._write(step.method, name, message, step.end_s)
 
     def _write(self, method: str, name: str, message: Any, time_s: float) -> None:
@@ -166,6 +158,25 @@ class OverlayBag:
             header=self._header(MessageHeader(header.stamp_ns)),
             status=[self._status(status) for status in statuses],
         )
+
+
+def image_message(types: Mapping[str, Any], header: Any, image: UInt8Array) -> Any:
+    """Return an RGB image, uint8 [H, W, 3], as a ``sensor_msgs/Image``.
+
+    Args:
+        types: Message classes of a typestore, by name.
+        header: A ``std_msgs/Header``.
+        image: The image.
+    """
+    return types['sensor_msgs/msg/Image'](
+        header=header,
+        height=image.shape[0],
+        width=image.shape[1],
+        encoding='rgb8',
+        is_bigendian=0,
+        step=3 * image.shape[1],
+        data=image.reshape(-1),
+    )
 
 
 def encode_jpeg(image: UInt8Array) -> bytes:

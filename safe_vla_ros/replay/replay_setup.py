@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.replay.latency import LatencyModel
 from safe_vla_ros.replay.topic_routes import Wanted
+from safe_vla_ros.runtime.make_runtime import make_runtime
 from safe_vla_ros.runtime.parameters import resolve
 from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
 from safe_vla_ros.runtime.proprio import joints_in_use, needs_pose
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
     from safe_vla_ros.types import Clock, Policy, PolicySpec
 
 LOG_CLOCK, STAMP_CLOCK = 'log', 'stamps'
@@ -97,17 +99,7 @@ class Setup:
 
     def make_runtime(self, method: str, clock: Clock, policy: Policy) -> PolicyRuntime:
         """Return an active runtime that prunes with this method."""
-        resolved = self.resolved[method]
-        runtime = PolicyRuntime(
-            policy=policy,
-            cameras=resolved.policy.cameras,
-            proprio_layout=resolved.policy.proprio_layout,
-            gripper_joint_names=resolved.policy.gripper_joint_names,
-            control=resolved.control,
-            pruning=resolved.pruning,
-            clock=clock,
-            initial_instruction=resolved.node.instruction,
-        )
+        runtime = make_runtime(policy, self.resolved[method], clock=clock)
         runtime.activate()
         return runtime
 

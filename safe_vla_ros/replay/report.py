@@ -22,6 +22,7 @@ from safe_vla_ros.replay.plots import (
 from safe_vla_ros.replay.report_style import STYLE
 from safe_vla_ros.replay.report_tables import bag_table, method_table, settings_table
 from safe_vla_ros.replay.traces import read_traces
+from safe_vla_ros.types import PRUNING_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 MOST_DETAILED_BAGS = 8
 MOST_NOTES = 20
-PRUNING_PARTS = ('matching', 'taps', 'selection', 'gathers')
 
 
 def write_report(
@@ -90,7 +90,7 @@ def _page(
 def _stages(numbers: Mapping[str, Any]) -> dict[str, float]:
     """Return the mean milliseconds of stages that do not overlap: pruning is a part of decode."""
     means = {stage: values['mean'] for stage, values in numbers['stage_ms'].items()}
-    stages = {stage: ms for stage, ms in means.items() if stage not in PRUNING_PARTS}
+    stages = {stage: ms for stage, ms in means.items() if stage not in PRUNING_STAGES}
     if 'decode' in stages and 'pruning' in stages:
         stages['decode'] -= stages['pruning']
     return stages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,12 +62,7 @@ def make_row(step: Step, recorded: MetricSums, *, bag: str, start_s: float) -> d
             'stage_ms': dict(record.stage_ms),
         }
     if step.difference is not None:
-        row['difference'] = {
-            'position_m': step.difference.position_m,
-            'rotation_rad': step.difference.rotation_rad,
-            'gripper': step.difference.gripper,
-            'relative': step.difference.relative,
-        }
+        row['difference'] = asdict(step.difference)
     if recorded.counts['recorded/ticks']:
         row['recorded_linear_m_s'] = recorded.get('recorded/linear_m_s').mean
         row['recorded_direction'] = recorded.get('recorded/direction').mean

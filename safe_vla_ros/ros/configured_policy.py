@@ -16,8 +16,9 @@ from safe_vla_ros.ros.overlays import Overlays
 from safe_vla_ros.ros.policy_topics import PolicyTopics
 from safe_vla_ros.ros.subscriptions import Subscriptions
 from safe_vla_ros.ros.telemetry import Telemetry
-from safe_vla_ros.runtime import PolicyRuntime, RuntimeState, StateName, SteadyClock
+from safe_vla_ros.runtime import RuntimeState, StateName, SteadyClock
 from safe_vla_ros.runtime.health import OK, STATE_LEVELS, WARN
+from safe_vla_ros.runtime.make_runtime import make_runtime
 from safe_vla_ros.runtime.worker import InferenceWorker
 
 if TYPE_CHECKING:
@@ -84,15 +85,10 @@ class ConfiguredPolicy:
         self._name = name
         settings = resolved.node
         self.dry_run = settings.dry_run
-        self.runtime = PolicyRuntime(
-            policy=policy,
-            cameras=resolved.policy.cameras,
-            proprio_layout=resolved.policy.proprio_layout,
-            gripper_joint_names=resolved.policy.gripper_joint_names,
-            control=resolved.control,
-            pruning=resolved.pruning,
+        self.runtime = make_runtime(
+            policy,
+            resolved,
             clock=NodeClock(node.get_clock()),
-            initial_instruction=settings.instruction,
             steady_clock=SteadyClock(),
             image_fallback=cv_bridge_decoder(),
         )

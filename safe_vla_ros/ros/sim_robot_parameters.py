@@ -9,7 +9,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.parameter_types import LARGEST_INT, Change, Parameter
 from safe_vla_ros.ros.parameters import descriptor
-from safe_vla_ros.sim.arm import STEP_S
+from safe_vla_ros.sim.arm import BASE_FRAME, STEP_S
 from safe_vla_ros.sim.robot_loop import LoopSettings
 from safe_vla_ros.sim.tasks import TASKS
 
@@ -48,7 +48,7 @@ SIM_PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             'base_frame', 'string', 'Frame of ee_pose and the only one accepted in a twist.',
-            default='base_link', change=Change.READ_ONLY,
+            default=BASE_FRAME, change=Change.READ_ONLY,
         ),
         Parameter(
             'episode_duration_s', 'double', 'Simulated time after which an episode is over.',

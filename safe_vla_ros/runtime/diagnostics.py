@@ -6,10 +6,10 @@ the same name, format and meaning everywhere.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from safe_vla_ros.runtime.health import ERROR, OK, WARN
+from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,10 +28,8 @@ class PruningCounts:
 
     def __init__(self) -> None:
         self.episode = 0
-        self._passes: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
-        self._episode_reasons: Counter[str] = Counter()
-        self._episode_passes = 0
+        self._all = PruningTotals()
+        self._of_episode = PruningTotals()
 
     def add(self, record: PruningRecord, episode: int) -> None:
         """Count one inference.
@@ -41,31 +39,23 @@ class PruningCounts:
             episode: Number of its episode; a new one starts the episode's counts again.
         """
         if episode != self.episode:
-            self.episode, self._episode_passes = episode, 0
-            self._episode_reasons.clear()
-        self._episode_passes += 1
-        self._passes['all'] += 1
-        self._passes['tokens_total'] += sum(record.total.values())
-        self._passes['tokens_kept'] += sum(record.kept.values())
-        if record.key_step:
-            self._passes['key'] += 1
-            self._reasons[str(record.reason)] += 1
-            self._episode_reasons[str(record.reason)] += 1
+            self.episode, self._of_episode = episode, PruningTotals()
+        one = PrunedPass.of(record)
+        self._all.add(one)
+        self._of_episode.add(one)
 
     def values(self) -> dict[str, str]:
         """Return passes, key steps with their reasons, and the share of tokens kept over all."""
-        passes, tokens = self._passes['all'], self._passes['tokens_total']
+        totals, episode = self._all, self._of_episode
         return {
-            'passes': count(passes),
-            'key_steps': count(self._passes['key']),
-            'key_step_share': ratio(self._passes['key'] / passes if passes else None),
-            'key_step_reasons': _tally(self._reasons.items()),
-            'kept_share_all_passes': ratio(
-                self._passes['tokens_kept'] / tokens if tokens else None
-            ),
-            'episode_passes': count(self._episode_passes),
-            'episode_key_steps': count(self._episode_reasons.total()),
-            'episode_key_step_reasons': _tally(self._episode_reasons.items()),
+            'passes': count(totals.passes),
+            'key_steps': count(totals.key_steps),
+            'key_step_share': ratio(totals.key_step_share),
+            'key_step_reasons': _tally(totals.reasons.items()),
+            'kept_share_all_passes': ratio(totals.kept_share),
+            'episode_passes': count(episode.passes),
+            'episode_key_steps': count(episode.key_steps),
+            'episode_key_step_reasons': _tally(episode.reasons.items()),
         }
 
 
@@ -134,10 +124,11 @@ def report_values(report: InferenceReport) -> dict[str, str]:
 
 def record_values(record: PruningRecord) -> dict[str, str]:
     """Say what pruning did at one inference."""
+    one = PrunedPass.of(record)
     values = {
         'method': record.method,
-        'tokens_total': count(sum(record.total.values())),
-        'tokens_kept': count(sum(record.kept.values())),
+        'tokens_total': count(one.tokens_total),
+        'tokens_kept': count(one.tokens_kept),
         'pruning_ratio': ratio(record.pruning_ratio),
         'key_step': flag(record.key_step),
         'reason': record.reason or NONE,
@@ -152,6 +143,19 @@ def record_values(record: PruningRecord) -> dict[str, str]:
     for stage, stage_ms in record.stage_ms.items():
         values[f'stage_ms/{stage}'] = f'{stage_ms:.2f}'
     return values
+
+
+def read_pass(values: Mapping[str, str]) -> PrunedPass:
+    """Read the numbers of one pass back from the keys of ``record_values``."""
+    similarity = values['similarity']
+    return PrunedPass(
+        tokens_kept=int(values['tokens_kept']),
+        tokens_total=int(values['tokens_total']),
+        reason=values['reason'] if values['key_step'] == flag(True) else None,
+        similarity=None if similarity == NONE else float(similarity),
+        decoder_macs=round(1e9 * float(values['decoder_gmacs'])),
+        decoder_macs_full=round(1e9 * float(values['decoder_gmacs_full'])),
+    )
 
 
 def subtask_reset_values(record: PruningRecord, *, episode: int, step: int) -> dict[str, str]:

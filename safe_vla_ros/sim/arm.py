@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safe_vla_ros.sim.rendering import GOAL_RADIUS_M, Renderer, use_headless_gl
+from safe_vla_ros.sim.rendering import GOAL_RADIUS_M, Renderer, SceneSnapshot, use_headless_gl
 from safe_vla_ros.sim.tasks import get_task
 
 if TYPE_CHECKING:
@@ -22,18 +22,12 @@ MAX_LEAD_M = 0.05
 FULL_SPEED_M_S = 0.8
 """Speed of the mocap target at an expert action of 1 per axis (0.01 m every 12.5 ms)."""
 
+BASE_FRAME = 'base_link'
+"""Frame of its poses and velocities."""
+
 GRIPPER_JOINTS = ('gripper_left', 'gripper_right')
 _MUJOCO_GRIPPER_JOINTS = ('l_close', 'r_close')
 _STILL_M_S = 1e-6
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a picture of the arm needs: copies of positions."""
-
-    qpos: Float64Array
-    mocap_pos: Float64Array
-    mocap_quat: Float64Array
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,7 @@ class SimulatedArm:
         self._make_fully_random_and_observable()
         self._step_s = STEP_S / real_time_factor
         self._renderer: Renderer | None = None
-        self._pictures: dict[str, tuple[Snapshot, UInt8Array]] = {}
+        self._pictures: dict[str, tuple[SceneSnapshot, UInt8Array]] = {}
         self.reset(seed)
 
     @property
@@ -189,7 +183,7 @@ class SimulatedArm:
         self._physics()
         self.success = self.success or self._succeeded()
 
-    def render(self, camera: str, view: Snapshot | None = None) -> UInt8Array:
+    def render(self, camera: str, view: SceneSnapshot | None = None) -> UInt8Array:
         """Render a camera in this thread, as it is now or was; see ``Renderer.render``."""
         if self._renderer is None:
             self._renderer = Renderer(self.model)
@@ -199,10 +193,10 @@ class SimulatedArm:
             shown = self._pictures[camera] = (view, self._renderer.render(view, camera))
         return shown[1]
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> SceneSnapshot:
         """Copy what a ``Renderer`` in another thread needs."""
         data = self._env.data
-        return Snapshot(data.qpos.copy(), data.mocap_pos.copy(), data.mocap_quat.copy())
+        return SceneSnapshot(data.qpos.copy(), data.mocap_pos.copy(), data.mocap_quat.copy())
 
     def close(self) -> None:
         """Free the renderer, if there is one."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from safe_vla_ros.policies.mini import encode_instruction
-from safe_vla_ros.sim.expert import MAX_SPEED_M_S, PERIOD_S
+from safe_vla_ros.sim.expert import LINEAR_SCALE_M
 from safe_vla_ros.sim.losses import Batch
 from safe_vla_ros.sim.tasks import TASKS
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from safe_vla_ros.sim.dataset import Samples
-
-LINEAR_SCALE_M = round(MAX_SPEED_M_S * PERIOD_S, 9)
-"""Metres per model unit: the largest displacement of one action."""
 
 HIDDEN_STATE_SCALE_M = 0.1
 _HIDDEN_STATE_CENTRE_M = np.array([0.0, 0.7, 0.1, 0.0, 0.7, 0.1], dtype=np.float32)

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from safe_vla_ros.policies import read_spec
-from safe_vla_ros.sim.closed_loop import pruning_settings
+from safe_vla_ros.sim.closed_loop import resolve_episode
 from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs
 from safe_vla_ros.sim.policy_file import write_policy_file
 from safe_vla_ros.sim.tasks import TASKS
-from safe_vla_ros.types import PruningSettings
 
 CALIBRATION_SEED = 5_000
 _NEVER = -1.0
@@ -26,12 +24,17 @@ _NEVER = -1.0
 
 def calibrate(options: argparse.Namespace) -> float:
     """Return gamma; prints every trial."""
-    own = pruning_settings(read_spec(str(options.policy)), 'safe', options.keep_ratio)
+    spec = read_spec(str(options.policy))
+    own = {
+        'policy': str(options.policy),
+        'pruning.method': 'safe',
+        'pruning.keep_ratio': options.keep_ratio,
+    }
 
     def run(threshold: float) -> list[EpisodeSummary]:
-        pruning: PruningSettings = replace(own, refresh_threshold=threshold)
+        settings = resolve_episode(spec, {**own, 'pruning.refresh_threshold': threshold})
         jobs = [
-            EpisodeJob(str(options.policy), 'float32', task, options.seed + index, pruning)
+            EpisodeJob(str(options.policy), task, options.seed + index, settings)
             for index in range(options.episodes)
             for task in TASKS
         ]

@@ -6,12 +6,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, Renderer
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, Renderer, SceneSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from safe_vla_ros.sim.arm import SimulatedArm, Snapshot
+    from safe_vla_ros.sim.arm import SimulatedArm
     from safe_vla_ros.types import UInt8Array
 
 
@@ -31,7 +31,7 @@ class CameraThread:
         self._condition = threading.Condition()
         self._arm: SimulatedArm | None = None
         self._shown: SimulatedArm | None = None
-        self._snapshot: tuple[SimulatedArm, Snapshot, float] | None = None
+        self._snapshot: tuple[SimulatedArm, SceneSnapshot, float] | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name='cameras', daemon=True)
         self.captures = 0
@@ -103,7 +103,7 @@ class CameraThread:
             if renderer is not None:
                 renderer.close()
 
-    def _render(self, renderer: Renderer, snapshot: Snapshot, stamp_s: float) -> None:
+    def _render(self, renderer: Renderer, snapshot: SceneSnapshot, stamp_s: float) -> None:
         started_s = time.perf_counter()
         images = {camera: renderer.render(snapshot, camera) for camera in CAMERA_SIZES_PX}
         self.last_render_ms = (time.perf_counter() - started_s) * 1e3

@@ -1,54 +1,68 @@
-"""Settings under which the bundled policy is collected for, trained and evaluated."""
+"""Settings of episodes in process: the robot YAML over the policy's own, as in the node."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.policies import load_policy, read_spec
-from safe_vla_ros.runtime.settings import ControlSettings, MotionLimits
-from safe_vla_ros.sim.expert import EXECUTE_STEPS, MAX_ACCEL_M_S2, MAX_SPEED_M_S, PERIOD_S
-from safe_vla_ros.types import PolicySettings, PolicySpec, PruningSettings
+from safe_vla_ros.pruning import PRUNER_NAMES
+from safe_vla_ros.runtime.parameter_file import read_parameter_file
+from safe_vla_ros.runtime.parameters import resolve
+from safe_vla_ros.runtime.proprio import joints_in_use
+from safe_vla_ros.sim.arm import BASE_FRAME, GRIPPER_JOINTS
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.sim.robot_file import robot_file
 
 if TYPE_CHECKING:
-    from safe_vla_ros.types import Policy
+    from collections.abc import Mapping
+
+    from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.types import Policy, PolicySpec
+
+IN_PROCESS = {'device': 'cpu', 'dtype': 'float32'}
+"""Many episodes run at once, one per core, and must come out the same on every machine."""
 
 
-def control_settings() -> ControlSettings:
-    """Return playback and limits of the bundled policy, as its policy.yaml has them."""
-    limits = MotionLimits(max_linear_speed=MAX_SPEED_M_S, max_linear_accel=MAX_ACCEL_M_S2)
-    return ControlSettings(
-        frame='base', action_period_s=PERIOD_S, execute_steps=EXECUTE_STEPS, limits=limits
-    )
+def resolve_episode(spec: PolicySpec, changes: Mapping[str, Any] | None = None) -> Resolved:
+    """Resolve the settings of episodes of a policy on the simulated arm.
+
+    Args:
+        spec: What the policy says about itself.
+        changes: Parameters by name that stand over ``IN_PROCESS`` and the robot YAML.
+
+    Raises:
+        ParameterError: A value or a combination is not allowed, or the arm cannot do it.
+    """
+    values = {**read_parameter_file(robot_file()), **IN_PROCESS, **(changes or {})}
+    resolved = resolve(values, spec, pruner_names=PRUNER_NAMES)
+    _check_arm(resolved)
+    return resolved
 
 
-def pruning_settings(spec: PolicySpec, method: str, keep_ratio: float = 0.25) -> PruningSettings:
-    """Return the policy's own pruning settings with a method and a keep ratio."""
-    known = {field.name for field in fields(PruningSettings)}
-    own = {key: value for key, value in spec.pruning.items() if key in known}
-    if 'forecast_layers' in own:
-        own['forecast_layers'] = tuple(own['forecast_layers'])
-    return PruningSettings(**{**own, 'method': method, 'keep_ratio': keep_ratio})
+def load_bundled(reference: str, changes: Mapping[str, Any] | None = None) -> Policy:
+    """Load a policy of the bundled kind with the settings of ``resolve_episode``.
+
+    Raises:
+        CheckpointError: It cannot be loaded.
+        ParameterError: As ``resolve_episode``.
+    """
+    return load_policy(reference, resolve_episode(read_spec(reference), changes).policy)
 
 
-def load_bundled(reference: str, *, dtype: str = 'float32') -> Policy:
-    """Load a policy of the bundled kind on the CPU with the values of its own policy.yaml."""
-    spec = read_spec(reference)
-    settings = PolicySettings(
-        cameras=spec.cameras,
-        proprio_layout=spec.proprio_layout,
-        gripper_joint_names=spec.gripper_joint_names,
-        linear_scale_m=spec.linear_scale_m or 1.0,
-        angular_scale_rad=spec.angular_scale_rad or 1.0,
-        rotation=spec.rotation or 'axis_angle',
-        rotate_180=spec.rotate_180,
-        center_crop=spec.center_crop,
-        jpeg_roundtrip=spec.jpeg_roundtrip,
-        gripper_open_value=1.0 if spec.gripper_open_value is None else spec.gripper_open_value,
-        gripper_closed_value=(
-            -1.0 if spec.gripper_closed_value is None else spec.gripper_closed_value
-        ),
-        device='cpu',
-        dtype=dtype,
-    )
-    return load_policy(reference, settings)
+def _check_arm(resolved: Resolved) -> None:
+    policy, control = resolved.policy, resolved.control
+    joints = joints_in_use(policy.proprio_layout, policy.gripper_joint_names)
+    for name, given, allowed in (
+        ('command_frame', {control.command_frame}, {BASE_FRAME}),
+        ('command_type', {control.command_type}, {'twist'}),
+        ('cameras', set(policy.cameras), set(CAMERA_SIZES_PX)),
+        ('a joint of proprio.layout', set(joints), set(GRIPPER_JOINTS)),
+    ):
+        unknown = given - allowed
+        if unknown:
+            msg = (
+                f'{name} is {", ".join(sorted(unknown))}, which the simulated arm does not have; '
+                f'allowed: {", ".join(sorted(allowed))}'
+            )
+            raise ParameterError(msg)

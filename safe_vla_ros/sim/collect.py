@@ -15,24 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from safe_vla_ros.sim.arm import SimulatedArm
-from safe_vla_ros.sim.closed_loop import control_settings, load_bundled
+from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
 from safe_vla_ros.sim.dataset import SampleWriter, task_index
 from safe_vla_ros.sim.evaluate import use_one_thread
-from safe_vla_ros.sim.expert import ExpertPolicy
+from safe_vla_ros.sim.expert import EXPERT_SPEC, ExpertPolicy
+from safe_vla_ros.sim.progress_bar import progress_bar
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.rollout import Frame, Latency, run_episode
 from safe_vla_ros.sim.tasks import TASKS
-from safe_vla_ros.types import Float64Array, Policy, PruningSettings
+from safe_vla_ros.types import Float64Array, Policy
 
 NOISE_LEVELS = {'push': (0.0, 0.1, 0.2), 'default': (0.0, 0.15, 0.35)}
 
@@ -64,6 +57,8 @@ def collect_shard(shard: Shard) -> int:
     writer = SampleWriter()
     levels = NOISE_LEVELS.get(shard.task, NOISE_LEVELS['default'])
     student = load_bundled(shard.policy) if shard.policy else None
+    spec = student.spec if student else EXPERT_SPEC
+    settings = resolve_episode(spec, {'pruning.method': 'none'})
     episode = 0
     while len(writer) < shard.samples:
         seed = shard.first_seed + episode
@@ -73,8 +68,7 @@ def collect_shard(shard: Shard) -> int:
         run_episode(
             arm,
             driver,
-            control=control_settings(),
-            pruning=PruningSettings(method='none'),
+            settings=settings,
             latency=Latency(),
             seed=seed,
             blind=student is None,
@@ -113,19 +107,12 @@ class _Recorder:
 def collect(shards: list[Shard], *, jobs: int) -> None:
     """Make the shards that do not exist yet, with a progress bar."""
     missing = [shard for shard in shards if not shard.path.exists()]
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     context = multiprocessing.get_context('spawn')
     with (
-        Progress(*columns) as progress,
+        progress_bar() as progress,
         ProcessPoolExecutor(jobs, mp_context=context, initializer=use_one_thread) as pool,
     ):
-        bar = progress.add_task('collecting', total=sum(shard.samples for shard in shards))
+        bar = progress.add_task('collecting', total=sum(s.samples for s in shards), note='')
         progress.advance(bar, sum(s.samples for s in shards) - sum(s.samples for s in missing))
         futures = {pool.submit(collect_shard, shard): shard for shard in missing}
         for future in as_completed(futures):

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from safe_vla_ros.policies import load_policy
+from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedArm
-from safe_vla_ros.sim.closed_loop import control_settings, load_bundled
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from safe_vla_ros.types import Policy, PruningSettings
+    from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.types import Policy, PolicySettings
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,15 @@ class EpisodeJob:
 
     Attributes:
         policy: Policy directory or bundled name.
-        dtype: ``float32`` or ``bfloat16``.
         task: Task's name.
         seed: Seed of the scene and of the latency's spread.
-        pruning: How to prune.
+        settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
     """
 
     policy: str
-    dtype: str
     task: str
     seed: int
-    pruning: PruningSettings
+    settings: Resolved
 
 
 @dataclass(frozen=True)
@@ -82,28 +82,23 @@ def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSumma
 
 def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
     """Count what an episode's inferences did."""
-    outcomes = [report.outcome for report in result.reports]
-    records = [outcome.record for outcome in outcomes if outcome.record is not None]
-    key_steps: dict[str, int] = {}
-    for record in records:
-        if record.key_step and record.reason:
-            key_steps[record.reason] = key_steps.get(record.reason, 0) + 1
-    kept = [sum(record.kept.values()) for record in records]
-    total = [sum(record.total.values()) for record in records]
+    records = [report.outcome.record for report in result.reports]
+    passes = [PrunedPass.of(record) for record in records if record is not None]
+    totals = PruningTotals(passes)
     return EpisodeSummary(
         task=job.task,
         seed=job.seed,
-        method=job.pruning.method,
+        method=job.settings.pruning.method,
         success=result.success,
         duration_s=result.duration_s,
-        inferences=len(records),
-        key_steps=key_steps,
-        full_passes=sum(k == t for k, t in zip(kept, total, strict=True)),
-        tokens_kept=sum(kept),
-        tokens_total=sum(total),
-        decoder_macs=sum(record.decoder_macs for record in records),
-        decoder_macs_full=sum(record.decoder_macs_full for record in records),
-        similarities=[r.similarity for r in records if r.similarity is not None],
+        inferences=totals.passes,
+        key_steps=dict(totals.reasons),
+        full_passes=totals.full_passes,
+        tokens_kept=totals.tokens_kept,
+        tokens_total=totals.tokens_total,
+        decoder_macs=totals.decoder_macs,
+        decoder_macs_full=totals.decoder_macs_full,
+        similarities=[one.similarity for one in passes if one.similarity is not None],
         starved_s=result.halts.get(StateName.STARVED, 0.0),
     )
 
@@ -124,9 +119,8 @@ def _run(job: EpisodeJob) -> EpisodeSummary:
     arm.reset(job.seed)
     result = run_episode(
         arm,
-        _policy(job.policy, job.dtype),
-        control=control_settings(),
-        pruning=job.pruning,
+        _policy(job.policy, job.settings.policy),
+        settings=job.settings,
         latency=Latency(),
         seed=job.seed,
     )
@@ -139,8 +133,8 @@ def _arm(task: str) -> SimulatedArm:
 
 
 @lru_cache(maxsize=1)
-def _policy(reference: str, dtype: str) -> Policy:
-    return load_bundled(reference, dtype=dtype)
+def _policy(reference: str, settings: PolicySettings) -> Policy:
+    return load_policy(reference, settings)
 
 
 def use_one_thread() -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safe_vla_ros.pruning import EpisodeState, make_episode
+from safe_vla_ros.sim.arm import GRIPPER_JOINTS
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
 
 if TYPE_CHECKING:
@@ -20,9 +22,37 @@ if TYPE_CHECKING:
 
 PERIOD_S = 0.05
 CHUNK_SIZE = 8
+NUM_LAYERS = 2
+"""The expert has no decoder; the fewest layers with which pruning settings are valid."""
+
 MAX_SPEED_M_S = 0.4
 MAX_ACCEL_M_S2 = 2.0
 EXECUTE_STEPS = 3
+PROPRIO_LAYOUT = ('ee_position', 'gripper_joints')
+LINEAR_SCALE_M = round(MAX_SPEED_M_S * PERIOD_S, 9)
+"""Largest displacement of one action: metres per model unit of the policy that learns from it."""
+
+EXPERT_SPEC = PolicySpec(
+    name='expert',
+    kind='expert',
+    cameras=tuple(CAMERA_SIZES_PX),
+    num_cameras=len(CAMERA_SIZES_PX),
+    chunk_size=CHUNK_SIZE,
+    num_layers=NUM_LAYERS,
+    action_period_s=PERIOD_S,
+    execute_steps=EXECUTE_STEPS,
+    proprio_layout=PROPRIO_LAYOUT,
+    linear_scale_m=LINEAR_SCALE_M,
+    angular_scale_rad=1.0,
+    rotation='axis_angle',
+    frame='base',
+    gripper_open_value=1.0,
+    gripper_closed_value=-1.0,
+    gripper_joint_names=GRIPPER_JOINTS,
+    limits={'max_linear_speed': MAX_SPEED_M_S, 'max_linear_accel': MAX_ACCEL_M_S2},
+    pruning={'layer': NUM_LAYERS - 1},
+)
+"""What the expert says about itself; the policy that learns from it says the same."""
 
 
 def expert_chunk(arm: SimulatedArm, state: ArmState) -> tuple[Float64Array, Float64Array]:
@@ -63,8 +93,8 @@ class ExpertPolicy:
 
     @property
     def spec(self) -> PolicySpec:
-        """Sizes of the expert's chunks."""
-        return PolicySpec('expert', 'expert', (), None, CHUNK_SIZE, 1)
+        """What collecting, training and the node must agree on."""
+        return EXPERT_SPEC
 
     def new_episode(self) -> EpisodeState:
         """Return a memory that the expert does not use."""

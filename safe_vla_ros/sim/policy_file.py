@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safe_vla_ros.sim.batches import LINEAR_SCALE_M
-from safe_vla_ros.sim.expert import EXECUTE_STEPS, MAX_ACCEL_M_S2, MAX_SPEED_M_S, PERIOD_S
-from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
-from safe_vla_ros.sim.rollout import GRIPPER_JOINT_NAMES, PROPRIO_LAYOUT
+from safe_vla_ros.sim.expert import EXPERT_SPEC
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,24 +25,24 @@ def write_policy_file(out: Path, *, refresh_threshold: float | None = None) -> N
     pruning: dict[str, Any] = dict(PRUNING)
     if refresh_threshold is not None:
         pruning['refresh_threshold'] = round(float(refresh_threshold), 4)
+    spec = EXPERT_SPEC
     content = {
-        'cameras': list(CAMERA_SIZES_PX),
-        'action_period_s': PERIOD_S,
-        'execute_steps': EXECUTE_STEPS,
-        'proprio': {'layout': list(PROPRIO_LAYOUT)},
+        'cameras': list(spec.cameras),
+        'action_period_s': spec.action_period_s,
+        'execute_steps': spec.execute_steps,
+        'proprio': {'layout': list(spec.proprio_layout)},
         'action': {
-            'linear_scale_m': LINEAR_SCALE_M,
-            'angular_scale_rad': 1.0,
-            'rotation': 'axis_angle',
-            'frame': 'base',
+            'linear_scale_m': spec.linear_scale_m,
+            'angular_scale_rad': spec.angular_scale_rad,
+            'rotation': spec.rotation,
+            'frame': spec.frame,
         },
         'gripper': {
-            'open_value': 1.0,
-            'closed_value': -1.0,
-            'joint_names': list(GRIPPER_JOINT_NAMES),
+            'open_value': spec.gripper_open_value,
+            'closed_value': spec.gripper_closed_value,
+            'joint_names': list(spec.gripper_joint_names),
         },
-        'max_linear_speed': MAX_SPEED_M_S,
-        'max_linear_accel': MAX_ACCEL_M_S2,
+        **spec.limits,
         'pruning': pruning,
     }
     text = yaml.safe_dump(content, sort_keys=False)

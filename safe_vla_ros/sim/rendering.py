@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from safe_vla_ros.sim.arm import Snapshot
-    from safe_vla_ros.types import UInt8Array
+    from safe_vla_ros.types import Float64Array, UInt8Array
 
 CAMERA_SIZES_PX: dict[str, int] = {'corner': 224, 'gripper': 112}
 """Side of the square image of every camera, pixels, in the model's order."""
@@ -26,6 +25,15 @@ def use_headless_gl() -> None:
     os.environ.setdefault('MUJOCO_GL', 'egl')
     os.environ.setdefault('EGL_PLATFORM', 'surfaceless')
     os.environ.setdefault('LP_NUM_THREADS', '1')
+
+
+@dataclass(frozen=True)
+class SceneSnapshot:
+    """What a picture of the arm needs: copies of positions."""
+
+    qpos: Float64Array
+    mocap_pos: Float64Array
+    mocap_quat: Float64Array
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Renderer:
             'gripper': 'gripperPOV',
         }
 
-    def render(self, snapshot: Snapshot, camera: str) -> UInt8Array:
+    def render(self, snapshot: SceneSnapshot, camera: str) -> UInt8Array:
         """Render one camera.
 
         Args:

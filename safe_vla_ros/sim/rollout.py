@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from safe_vla_ros.runtime.clocks import ManualClock
-from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
+from safe_vla_ros.runtime.delayed_inference import DelayedInference
+from safe_vla_ros.runtime.make_runtime import make_runtime
 from safe_vla_ros.runtime.states import StateName
-from safe_vla_ros.sim.arm import STEP_S, ArmState, SimulatedArm, Snapshot
-from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
+from safe_vla_ros.sim.arm import BASE_FRAME, GRIPPER_JOINTS, STEP_S, ArmState, SimulatedArm
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, SceneSnapshot
 from safe_vla_ros.types import MessageHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from safe_vla_ros.runtime.inference import InferenceOutcome, InferenceReport
-    from safe_vla_ros.runtime.settings import ControlSettings
-    from safe_vla_ros.types import Float64Array, Policy, PruningSettings, UInt8Array
+    from safe_vla_ros.runtime.inference import InferenceReport
+    from safe_vla_ros.runtime.parameters import Resolved
+    from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
+    from safe_vla_ros.types import Float64Array, Policy, UInt8Array
 
 EPISODE_S = 8.0
-PROPRIO_LAYOUT = ('ee_position', 'gripper_joints')
-GRIPPER_JOINT_NAMES = ('gripper_left', 'gripper_right')
 _START_S = 100.0
 _BLACK = np.zeros((8, 8, 3), dtype=np.uint8)
 
@@ -48,7 +48,7 @@ class Frame:
     """One instant at which the cameras saw the scene."""
 
     header: MessageHeader
-    view: Snapshot
+    view: SceneSnapshot
     state: ArmState
 
     @property
@@ -86,8 +86,7 @@ def run_episode(
     arm: SimulatedArm,
     policy: Policy,
     *,
-    control: ControlSettings,
-    pruning: PruningSettings,
+    settings: Resolved,
     latency: Latency,
     seed: int,
     on_frame: FrameListener | None = None,
@@ -99,8 +98,7 @@ def run_episode(
     Args:
         arm: The robot, already reset.
         policy: Anything that turns observations into chunks.
-        control: Playback, limits and halting, as in the node.
-        pruning: How to prune.
+        settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         latency: Modelled times between robot and policy.
         seed: Seed of the latency's spread.
         on_frame: Called for every frame once its images have arrived.
@@ -111,19 +109,10 @@ def run_episode(
         Success, time and every inference's report.
     """
     clock = ManualClock(_START_S)
-    runtime = PolicyRuntime(
-        policy=policy,
-        cameras=tuple(CAMERA_SIZES_PX),
-        proprio_layout=PROPRIO_LAYOUT,
-        gripper_joint_names=GRIPPER_JOINT_NAMES,
-        control=control,
-        pruning=pruning,
-        clock=clock,
-        initial_instruction=arm.instruction,
-    )
+    runtime = make_runtime(policy, settings, clock=clock, instruction=arm.instruction)
     runtime.activate()
     episode = _Episode(arm, runtime, clock, latency, np.random.default_rng(seed))
-    episode.tick_s = 1.0 / control.control_rate_hz
+    episode.tick_s = 1.0 / settings.control.control_rate_hz
     episode.steps_per_frame = max(1, round(1.0 / camera_rate_hz / STEP_S))
     episode.on_frame = on_frame
     episode.blind = blind
@@ -142,8 +131,11 @@ class _Episode:
     on_frame: FrameListener | None = None
     blind: bool = False
     frames: list[Frame] = field(default_factory=list)
-    pending: tuple[float, InferenceOutcome] | None = None
     result: EpisodeResult = field(default_factory=EpisodeResult)
+    inference: DelayedInference = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inference = DelayedInference(self.runtime)
 
     def run(self) -> EpisodeResult:
         start_s = self.clock.now_s()
@@ -184,9 +176,9 @@ class _Episode:
         arm, runtime = self.arm, self.runtime
         position, gripper = arm.ee_position, arm.gripper_positions
         quaternion = arm.ee_quaternion_xyzw
-        now = MessageHeader.at(now_s, 'base_link')
+        now = MessageHeader.at(now_s, BASE_FRAME)
         runtime.put_pose(position, quaternion, header=now)
-        runtime.put_joints(GRIPPER_JOINT_NAMES, gripper, header=now)
+        runtime.put_joints(GRIPPER_JOINTS, gripper, header=now)
         while self.frames and self.frames[0].stamp_s + self.latency.camera_s <= now_s + 1e-9:
             frame = self.frames.pop(0)
             for camera in CAMERA_SIZES_PX:
@@ -195,20 +187,21 @@ class _Episode:
             if self.on_frame is not None:
                 self.on_frame(arm, frame, np.concatenate([position, gripper]))
 
-    def _deferred(self, view: Snapshot, camera: str) -> Callable[[], UInt8Array]:
+    def _deferred(self, view: SceneSnapshot, camera: str) -> Callable[[], UInt8Array]:
         def render() -> UInt8Array:
             return _BLACK if self.blind else self.arm.render(camera, view)
 
         return render
 
     def _think(self, now_s: float) -> None:
-        if self.pending is not None and self.pending[0] <= now_s:
-            self.result.reports.append(self.runtime.finish_inference(self.pending[1]))
-            self.pending = None
-        if self.pending is None:
-            job = self.runtime.begin_inference()
-            if job is not None:
-                spread = self.latency.inference_spread
-                factor = 1.0 + spread * self.random.uniform(-1.0, 1.0)
-                outcome = self.runtime.run_inference(job)
-                self.pending = (now_s + factor * self.latency.inference_s, outcome)
+        inference = self.inference
+        if inference.due_s is not None and inference.due_s <= now_s:
+            report = inference.finish()
+            if report is not None:
+                self.result.reports.append(report)
+        inference.begin(now_s, self._modelled_latency_s)
+
+    def _modelled_latency_s(self, _measured_s: float) -> float:
+        spread = self.latency.inference_spread
+        factor = 1.0 + spread * self.random.uniform(-1.0, 1.0)
+        return factor * self.latency.inference_s

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -27,6 +26,7 @@ from safe_vla_ros.sim.batches import BatchMaker
 from safe_vla_ros.sim.dataset import INPUT_SIZES_PX, Samples, load_samples
 from safe_vla_ros.sim.losses import PolicyLoss, StemLoss
 from safe_vla_ros.sim.policy_file import write_policy_file
+from safe_vla_ros.sim.progress_bar import progress_bar
 from safe_vla_ros.sim.tasks import TASKS
 from safe_vla_ros.whole_files import written_whole
 
@@ -132,15 +132,8 @@ class Trainer:
 
     def run(self, batches: Iterator[Batch], validation: list[Batch]) -> None:
         """Train to the end, with a progress bar; afterwards the model has the averaged weights."""
-        columns = (
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn('{task.fields[note]}'),
-            TimeRemainingColumn(),
-        )
         self._loss.train()
-        with Progress(*columns) as progress:
+        with progress_bar() as progress:
             bar = progress.add_task(self._name, total=self._steps, completed=self.step, note='')
             recent: list[float] = []
             while self.step < self._steps:

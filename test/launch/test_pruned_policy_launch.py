@@ -31,6 +31,8 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
+from safe_vla_ros.ros.domain import own_domain
+
 try:
     SHARE = Path(get_package_share_directory('safe_vla_ros'))
 except PackageNotFoundError:
@@ -42,7 +44,7 @@ except PackageNotFoundError:
 PATIENCE_S = 120.0
 # launch_testing runs the launch system in this process.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['ROS_DOMAIN_ID'] = str(20 + os.getpid() % 80)
+os.environ['ROS_DOMAIN_ID'] = str(own_domain())
 
 
 @pytest.mark.launch_test

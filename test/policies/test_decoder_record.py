@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from safe_vla_ros.policies.decoder import DecoderOutput, make_record
+from safe_vla_ros.policies.decoder import DecoderOutput
+from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import StepReport
 from safe_vla_ros.types import PruningSettings

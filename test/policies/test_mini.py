@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from safe_vla_ros.errors import CheckpointError, NonFiniteError, ObservationError
 from safe_vla_ros.policies import read_spec
 from safe_vla_ros.policies.mini import encode_instruction, make_tokenizer, prepare_image
-from safe_vla_ros.sim.closed_loop import load_bundled, pruning_settings
+from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
 from safe_vla_ros.types import MessageHeader, Observation, PruningSettings
 
 
@@ -26,6 +26,11 @@ def policy(directory):
     return load_bundled(str(directory))
 
 
+def pruning_of(policy, method, keep_ratio=0.25):
+    changes = {'pruning.method': method, 'pruning.keep_ratio': keep_ratio}
+    return resolve_episode(policy.spec, changes).pruning
+
+
 def make_observation(seed=0, *, text='reach the red ball', stamp_s=1.0, proprio=None):
     random = np.random.default_rng(seed)
     images = {
@@ -37,7 +42,7 @@ def make_observation(seed=0, *, text='reach the red ball', stamp_s=1.0, proprio=
 
 
 def test_a_step_gives_a_finite_chunk_with_its_record(policy):
-    pruning = pruning_settings(policy.spec, 'none')
+    pruning = pruning_of(policy, 'none')
     chunk = policy.infer(make_observation(), policy.new_episode(), pruning)
     assert chunk.translation_m.shape == (8, 3)
     assert chunk.is_finite()
@@ -48,11 +53,9 @@ def test_a_step_gives_a_finite_chunk_with_its_record(policy):
 
 
 def test_keeping_every_token_changes_nothing(policy):
-    plain = policy.infer(
-        make_observation(), policy.new_episode(), pruning_settings(policy.spec, 'none')
-    )
+    plain = policy.infer(make_observation(), policy.new_episode(), pruning_of(policy, 'none'))
     memory = policy.new_episode()
-    kept = pruning_settings(policy.spec, 'safe', 1.0)
+    kept = pruning_of(policy, 'safe', 1.0)
     for stamp_s in (1.0, 1.2):
         chunk = policy.infer(make_observation(stamp_s=stamp_s), memory, kept)
         np.testing.assert_allclose(chunk.translation_m, plain.translation_m, atol=1e-7)
@@ -61,7 +64,7 @@ def test_keeping_every_token_changes_nothing(policy):
 @pytest.mark.parametrize('method', ['safe', 'fastv', 'random'])
 def test_a_pruned_step_keeps_a_quarter(policy, method):
     memory = policy.new_episode()
-    pruning = pruning_settings(policy.spec, method)
+    pruning = pruning_of(policy, method)
     records = [
         policy.infer(make_observation(stamp_s=stamp), memory, pruning).record
         for stamp in (1.0, 1.2)
@@ -75,7 +78,7 @@ def test_a_pruned_step_keeps_a_quarter(policy, method):
 
 
 def test_the_instruction_matters_and_any_text_is_taken(policy):
-    pruning = pruning_settings(policy.spec, 'none')
+    pruning = pruning_of(policy, 'none')
     texts = ['reach the red ball', 'open the door', 'ouvre la fenêtre 🤖', 'go ' * 5000]
     chunks = [
         policy.infer(make_observation(text=text), policy.new_episode(), pruning) for text in texts
@@ -86,7 +89,7 @@ def test_the_instruction_matters_and_any_text_is_taken(policy):
 
 def test_non_finite_proprioception_is_refused_and_the_memory_kept(policy):
     memory = policy.new_episode()
-    pruning = pruning_settings(policy.spec, 'safe')
+    pruning = pruning_of(policy, 'safe')
     policy.infer(make_observation(stamp_s=1.0), memory, pruning)
     bad = make_observation(stamp_s=2.0, proprio=np.array([np.nan, 0.6, 0.2, 0, 0]))
     with pytest.raises(NonFiniteError):

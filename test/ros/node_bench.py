@@ -28,9 +28,10 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float32, Float64, String
 from std_srvs.srv import SetBool, Trigger
 
+from safe_vla_ros.ros.domain import own_domain
 from safe_vla_ros.ros.spinner import Spinner
 
-DOMAIN = 100 + os.getpid() % 60
+DOMAIN = own_domain()
 PATIENCE_S = 20.0
 FEED_PERIOD_S = 0.04
 SILENT_TICKS = 8

@@ -21,8 +21,9 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from safe_vla_ros.demo.processes import Child
+from safe_vla_ros.ros.domain import own_domain
 
-DOMAIN = 30 + os.getpid() % 60
+DOMAIN = own_domain()
 ENVIRONMENT = {
     'ROS_DOMAIN_ID': str(DOMAIN),
     'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',

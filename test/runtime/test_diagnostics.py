@@ -32,6 +32,7 @@ from safe_vla_ros.runtime.health import (
 from safe_vla_ros.runtime.inference import InputSnapshot
 from safe_vla_ros.runtime.inference_counts import Latencies
 from safe_vla_ros.runtime.playback import Seam
+from safe_vla_ros.runtime.pruning_totals import PrunedPass
 from safe_vla_ros.runtime.tick_monitor import TickMonitor
 from safe_vla_ros.types import MessageHeader, Observation, PruningSettings
 
@@ -130,6 +131,14 @@ def test_every_value_is_text_and_every_key_a_plain_name():
     for values in everything:
         assert all(isinstance(value, str) and value for value in values.values())
         assert all(re.fullmatch(r'[a-z0-9_]+(/[a-z0-9_]+)?', key) for key in values)
+
+
+def test_a_pass_is_read_back_as_it_was_written():
+    for one in (record(), record(key_step=False)):
+        pruned = dataclasses.replace(
+            one, kept={'front': 1}, similarity=0.5, decoder_macs=10**9, decoder_macs_full=2 * 10**9
+        )
+        assert diagnostics.read_pass(diagnostics.record_values(pruned)) == PrunedPass.of(pruned)
 
 
 def test_counts_begin_again_with_an_episode_but_not_in_all():

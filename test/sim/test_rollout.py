@@ -5,12 +5,12 @@ import pytest
 
 from safe_vla_ros.runtime import StateName
 from safe_vla_ros.sim.arm import SimulatedArm
-from safe_vla_ros.sim.closed_loop import control_settings
-from safe_vla_ros.sim.expert import ExpertPolicy
+from safe_vla_ros.sim.closed_loop import resolve_episode
+from safe_vla_ros.sim.expert import EXPERT_SPEC, ExpertPolicy
 from safe_vla_ros.sim.rollout import EPISODE_S, Latency, run_episode
-from safe_vla_ros.types import ActionChunk, PruningRecord, PruningSettings
+from safe_vla_ros.types import ActionChunk, PruningRecord
 
-NO_PRUNING = PruningSettings(method='none')
+SETTINGS = resolve_episode(EXPERT_SPEC, {'pruning.method': 'none'})
 
 
 @pytest.fixture(scope='module')
@@ -32,8 +32,7 @@ def run(arm, seed, latency=None, *, on_frame=None):
     return run_episode(
         arm,
         expert,
-        control=control_settings(),
-        pruning=NO_PRUNING,
+        settings=SETTINGS,
         latency=latency or Latency(),
         seed=seed,
         on_frame=see,
@@ -91,11 +90,27 @@ def test_an_episode_ends_after_its_time(arm):
     result = run_episode(
         arm,
         Frozen(),
-        control=control_settings(),
-        pruning=NO_PRUNING,
+        settings=SETTINGS,
         latency=Latency(),
         seed=7,
         blind=True,
     )
     assert not result.success
     assert result.duration_s == pytest.approx(EPISODE_S, abs=0.02)
+
+
+class Pusher(Frozen):
+    """A policy that always drives to the side, as fast as it may."""
+
+    def infer(self, observation, memory, pruning):
+        chunk = super().infer(observation, memory, pruning)
+        translation = np.tile([0.02, 0.0, 0.0], (8, 1))
+        return ActionChunk(translation, chunk.rotation_rad, chunk.gripper, chunk.record)
+
+
+def test_the_arm_stays_in_the_box_of_its_settings(arm):
+    arm.reset(7)
+    box = {'workspace_min': [-0.55, 0.30, 0.0], 'workspace_max': [0.15, 1.05, 0.60]}
+    settings = resolve_episode(EXPERT_SPEC, {'pruning.method': 'none', **box})
+    run_episode(arm, Pusher(), settings=settings, latency=Latency(), seed=7, blind=True)
+    assert 0.1 < arm.ee_position[0] < 0.15 + settings.control.workspace.margin_m

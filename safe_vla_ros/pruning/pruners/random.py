@@ -1,4 +1,4 @@
-"""A uniformly random subset: the control that every method must beat."""
+"""A uniformly random subset: the control that every method is compared with."""
 
 from __future__ import annotations
 

@@ -1,0 +1,50 @@
+"""Episodes in process have the settings that the node has with the arm's robot YAML."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.policies import read_spec
+from safe_vla_ros.runtime.parameter_file import read_parameter_file
+from safe_vla_ros.runtime.parameters import resolve
+from safe_vla_ros.sim.closed_loop import resolve_episode
+from safe_vla_ros.sim.expert import EXPERT_SPEC
+from safe_vla_ros.sim.policy_file import write_policy_file
+from safe_vla_ros.sim.robot_file import robot_file
+
+
+def test_episodes_in_process_are_played_limited_and_pruned_as_in_the_node():
+    spec = read_spec('mini_metaworld')
+    node, episode = resolve(read_parameter_file(robot_file()), spec), resolve_episode(spec)
+    assert episode.control == node.control
+    assert episode.control.workspace is not None
+    assert episode.pruning == node.pruning
+    differing = {name for name in node.values if node.values[name] != episode.values[name]}
+    assert differing == {'device', 'dtype'}
+
+
+def test_demonstrations_are_played_as_the_policy_that_learns_from_them():
+    policy = resolve_episode(read_spec('mini_metaworld'))
+    assert resolve_episode(EXPERT_SPEC).control == policy.control
+
+
+def test_the_bundled_policy_file_is_what_training_writes(tmp_path):
+    write_policy_file(tmp_path, refresh_threshold=0.8518)
+    bundled = (robot_file().parents[1] / 'models/mini_metaworld/policy.yaml').read_text()
+    assert yaml.safe_load((tmp_path / 'policy.yaml').read_text()) == yaml.safe_load(bundled)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'command_frame': 'world'}, 'command_frame is world.*allowed: base_link'),
+        ({'command_type': 'pose'}, 'command_type is pose.*allowed: twist'),
+        ({'cameras': ['corner', 'wrist']}, 'cameras is wrist.*allowed: corner, gripper'),
+        ({'gripper.joint_names': ['a', 'b']}, 'joint of proprio.layout is a, b.*gripper_left'),
+    ],
+)
+def test_settings_that_the_arm_cannot_follow_are_refused(changes, message):
+    with pytest.raises(ParameterError, match=message):
+        resolve_episode(EXPERT_SPEC, changes)
