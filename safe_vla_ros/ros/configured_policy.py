@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+import weakref
 from typing import TYPE_CHECKING
 
 from safe_vla_ros.errors import SafeVlaError
@@ -20,8 +21,11 @@ from safe_vla_ros.runtime.health import OK, STATE_LEVELS, WARN
 from safe_vla_ros.runtime.worker import InferenceWorker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rclpy.clock import Clock
     from rclpy.lifecycle import LifecycleNode
+    from rclpy.node import Node
 
     from safe_vla_ros.ros.status import Status
     from safe_vla_ros.runtime import InferenceReport
@@ -38,6 +42,18 @@ REASON_PERIOD_S = 0.2
 WORKER_PATIENCE_S = 0.5
 THROTTLE_S = 2.0
 INACTIVE = RuntimeState('waiting', 'the node is not active')
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return what calls a bound method as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: object) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(*arguments)
+
+    return call
 
 
 class NodeClock:
@@ -61,12 +77,18 @@ class ConfiguredPolicy:
     """
 
     def __init__(
-        self, node: LifecycleNode, policy: Policy, resolved: Resolved, status: Status
+        self,
+        node: LifecycleNode,
+        companion: Node,
+        policy: Policy,
+        resolved: Resolved,
+        status: Status,
     ) -> None:
         """Build everything; nothing runs yet.
 
         Args:
             node: Gets subscriptions and publishers.
+            companion: Carries the control timer.
             policy: Loaded and warm.
             resolved: Settings.
             status: Is told every change of state.
@@ -87,8 +109,13 @@ class ConfiguredPolicy:
             steady_clock=SteadyClock(),
             image_fallback=cv_bridge_decoder(),
         )
-        self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
-        self._control = ControlLoop(node, settings.control_rate_hz, self._tick)
+        # In a cycle of references the policy would outlive its last user, an inference perhaps.
+        self._worker = InferenceWorker(
+            self.runtime, _weakly(self._on_report), on_error=_weakly(self._on_error)
+        )
+        self._control = ControlLoop(
+            node, companion, settings.control_rate_hz, _weakly(self._tick)
+        )
         self._topics = PolicyTopics(node)
         try:
             self._open_topics(resolved)
@@ -166,10 +193,15 @@ class ConfiguredPolicy:
         self._overlays.stop()
         return self._worker.stop(WORKER_PATIENCE_S)
 
-    def close(self) -> None:
-        """Halt, and end every topic."""
+    def close(self) -> threading.Thread | None:
+        """Halt, and end every topic.
+
+        Returns:
+            The thread of an inference that has not ended, which keeps the policy in memory.
+        """
         self.deactivate()
         self._topics.close()
+        return self._worker.thread
 
     def _open_topics(self, resolved: Resolved) -> None:
         node, settings = self._node, resolved.node

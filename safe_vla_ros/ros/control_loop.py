@@ -22,6 +22,21 @@ NICENESS = -10
 inference thread when both want a core."""
 
 
+def make_companion(node: Node) -> Node:
+    """Make the hidden node that carries the control timer.
+
+    One for the whole life of a node: the middleware never gives back some 100 kB of every node.
+    """
+    return rclpy.create_node(
+        f'_{node.get_name()}_control',
+        namespace=node.get_namespace(),
+        context=node.context,
+        use_global_arguments=False,
+        start_parameter_services=False,
+        enable_rosout=False,
+    )
+
+
 class ControlLoop:
     """Calls back at the control rate, in the node's time, and measures how punctually.
 
@@ -29,11 +44,14 @@ class ControlLoop:
     node does in its callbacks can delay a tick.
     """
 
-    def __init__(self, node: Node, rate_hz: float, on_tick: Callable[[], None]) -> None:
+    def __init__(
+        self, node: Node, companion: Node, rate_hz: float, on_tick: Callable[[], None]
+    ) -> None:
         """Prepare; nothing ticks yet.
 
         Args:
             node: The main node; its clock drives the timer.
+            companion: Carries the timer; see ``make_companion``.
             rate_hz: Ticks per second of that clock.
             on_tick: Called in the control thread.
         """
@@ -41,21 +59,13 @@ class ControlLoop:
         self._period_s = 1.0 / rate_hz
         self._on_tick = on_tick
         self._monitor = TickMonitor(self._period_s)
-        self._companion: Node | None = None
+        self._companion = companion
         self._timer: Timer | None = None
         self._spinner: Spinner | None = None
 
     def start(self) -> None:
         """Begin to tick."""
         self._monitor = TickMonitor(self._period_s)
-        self._companion = rclpy.create_node(
-            f'_{self._node.get_name()}_control',
-            namespace=self._node.get_namespace(),
-            context=self._node.context,
-            use_global_arguments=False,
-            start_parameter_services=False,
-            enable_rosout=False,
-        )
         self._timer = self._companion.create_timer(
             self._period_s,
             self._tick,
@@ -66,11 +76,11 @@ class ControlLoop:
 
     def stop(self) -> None:
         """End ticking; a tick that is running finishes first."""
-        if self._spinner is None or self._companion is None:
+        if self._spinner is None or self._timer is None:
             return
         self._spinner.end()
-        self._companion.destroy_node()
-        self._spinner = self._companion = self._timer = None
+        self._companion.destroy_timer(self._timer)
+        self._spinner = self._timer = None
 
     @property
     def period_s(self) -> float:

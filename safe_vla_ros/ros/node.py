@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.ros.configured_policy import INACTIVE, ConfiguredPolicy
+from safe_vla_ros.ros.control_loop import make_companion
+from safe_vla_ros.ros.garbage import free_memory, spare_what_exists
 from safe_vla_ros.ros.parameters import NodeParameters
 from safe_vla_ros.ros.policy_source import (
     PolicySource,
@@ -24,6 +25,7 @@ from safe_vla_ros.runtime import RuntimeState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Thread
 
     from rcl_interfaces.msg import SetParametersResult
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from safe_vla_ros.types import Policy, PolicySpec
 
 UNCONFIGURED = RuntimeState('waiting', 'the node is not configured')
+INFERENCE_PATIENCE_S = 120.0
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -48,6 +51,8 @@ class PrunedPolicy(LifecycleNode):
         self._policies = policies or RegisteredPolicies()
         self._configured: ConfiguredPolicy | None = None
         self._leaving = False
+        self._companion = make_companion(self)
+        self._last_inference: Thread | None = None
         self._node_parameters = NodeParameters(self, self._apply)
         self._status = Status(self, self._hardware_id, lambda: self._configured)
         self._status.publish_state(UNCONFIGURED)
@@ -62,7 +67,10 @@ class PrunedPolicy(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read what the policy says, resolve the parameters, load, warm up, subscribe."""
-        return self._transition('configure', lambda: self._configure(state))
+        result = self._transition('configure', lambda: self._configure(state))
+        if result is not SUCCESS:
+            free_memory()
+        return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to infer and to command."""
@@ -98,6 +106,11 @@ class PrunedPolicy(LifecycleNode):
         if configured is not None:
             configured.deactivate()
 
+    def destroy_node(self) -> None:
+        """End the node and its companion."""
+        self._companion.destroy_node()
+        super().destroy_node()
+
     def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
         """Set parameters whole or not at all, refusing in a sentence that names the parameter."""
         result = super().set_parameters_atomically(parameter_list)
@@ -106,19 +119,21 @@ class PrunedPolicy(LifecycleNode):
         return result
 
     def _configure(self, state: LifecycleState) -> None:
+        self._wait_for_last_inference()
         parameters = self._node_parameters
         spec = self._policies.read_spec(parameters.policy)
         resolved = parameters.configure(spec, self._policies.pruner_names())
         threads = number_of_threads(resolved.node.inference_threads)
         try:
             policy = self._load(spec, resolved, threads)
-            self._configured = ConfiguredPolicy(self, policy, resolved, self._status)
+            self._configured = ConfiguredPolicy(
+                self, self._companion, policy, resolved, self._status
+            )
         except BaseException:
             parameters.release()
             raise
         super().on_configure(state)
-        # A full collection would stop every thread for as long as it walks through torch.
-        gc.freeze()
+        spare_what_exists()
         self._status.publish_state(INACTIVE)
         self.get_logger().info(
             f'policy {spec.name} ({spec.kind}) is ready: cameras '
@@ -126,6 +141,21 @@ class PrunedPolicy(LifecycleNode):
             f'{spec.chunk_size} actions of {resolved.control.action_period_s:g} s; pruning '
             f'{resolved.pruning.method}, keep ratio {resolved.pruning.keep_ratio:g}'
         )
+
+    def _wait_for_last_inference(self) -> None:
+        """Let the policy before go: two at once may not fit into memory."""
+        thread, self._last_inference = self._last_inference, None
+        if thread is None or not thread.is_alive():
+            return
+        self.get_logger().info('waiting for the last inference of the policy before')
+        thread.join(INFERENCE_PATIENCE_S)
+        if thread.is_alive():
+            self._last_inference = thread
+            msg = (
+                f'the policy before is still busy with an inference after {INFERENCE_PATIENCE_S:g} '
+                's; configure again when it has ended, or start the node again'
+            )
+            raise SafeVlaError(msg)
 
     def _load(self, spec: PolicySpec, resolved: Resolved, threads: int) -> Policy:
         """Load the policy and try it out, saying what takes long and how long it took."""
@@ -163,8 +193,9 @@ class PrunedPolicy(LifecycleNode):
         configured, self._configured = self._configured, None
         self._node_parameters.release()
         if configured is not None:
-            configured.close()
-        gc.unfreeze()
+            self._last_inference = configured.close()
+        del configured
+        free_memory()
         self._status.publish_state(UNCONFIGURED)
 
     def _transition(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
