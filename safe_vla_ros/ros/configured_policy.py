@@ -113,9 +113,7 @@ class ConfiguredPolicy:
         self._worker = InferenceWorker(
             self.runtime, _weakly(self._on_report), on_error=_weakly(self._on_error)
         )
-        self._control = ControlLoop(
-            node, companion, settings.control_rate_hz, _weakly(self._tick)
-        )
+        self._control = ControlLoop(node, companion, settings.control_rate_hz, _weakly(self._tick))
         self._topics = PolicyTopics(node)
         try:
             self._open_topics(resolved)

@@ -6,13 +6,15 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from lifecycle_msgs.srv import ChangeState
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from safe_vla_ros.errors import SafeVlaError
+from safe_vla_ros.garbage import free_memory, spare_what_exists
 from safe_vla_ros.ros.configured_policy import INACTIVE, ConfiguredPolicy
 from safe_vla_ros.ros.control_loop import make_companion
-from safe_vla_ros.ros.garbage import free_memory, spare_what_exists
 from safe_vla_ros.ros.parameters import NodeParameters
 from safe_vla_ros.ros.policy_source import (
     PolicySource,
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
     from safe_vla_ros.runtime.parameters import Resolved
     from safe_vla_ros.types import Policy, PolicySpec
+
+    ChangeStateCallback = Callable[
+        [ChangeState.Request, ChangeState.Response], ChangeState.Response
+    ]
 
 UNCONFIGURED = RuntimeState('waiting', 'the node is not configured')
 INFERENCE_PATIENCE_S = 120.0
@@ -56,6 +62,7 @@ class PrunedPolicy(LifecycleNode):
         self._node_parameters = NodeParameters(self, self._apply)
         self._status = Status(self, self._hardware_id, lambda: self._configured)
         self._status.publish_state(UNCONFIGURED)
+        self._service_change_state.callback = self._answering(self._service_change_state.callback)
         self.create_service(Trigger, '~/reset_episode', self._on_reset_episode)
         self.create_service(SetBool, '~/pause', self._on_pause)
         for refusal in self._node_parameters.refusals.values():
@@ -210,6 +217,21 @@ class PrunedPolicy(LifecycleNode):
             self.get_logger().error(traceback.format_exc())
             return FAILURE if name == 'configure' else TransitionCallbackReturn.ERROR
         return SUCCESS
+
+    def _answering(self, change_state: ChangeStateCallback) -> ChangeStateCallback:
+        """Answer a transition that is not allowed now, where rclpy raises (ROS 2 Jazzy)."""
+
+        def answer(
+            request: ChangeState.Request, response: ChangeState.Response
+        ) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except rclpy_implementation.RCLError as error:
+                self.get_logger().error(f'the transition is refused: {error}')
+                response.success = False
+                return response
+
+        return answer
 
     # Services and parameters
 
