@@ -1,13 +1,14 @@
 # make demo   drive a simulated robot through ROS 2 with the pruned policy; options in ARGS
 # make test   lint, types, import contract, tests
+# make test-jazzy  run the tests of the node on ROS 2 Jazzy's wheels, set up in .venv-jazzy
 # make replay-example   score pruning methods on the recording in test/bags; report in out/replay
-# Both do all set-up in .venv on a machine with only Python (3.10 to 3.13) and git.
+# They do all set-up in .venv on a machine with only Python (3.10 to 3.13) and git.
 
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo replay-example test lint clean
+.PHONY: help demo replay-example test test-jazzy lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -24,6 +25,14 @@ replay-example:
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+# A sourced ROS 2 installation would come before the wheels.
+test-jazzy: export AMENT_PREFIX_PATH :=
+test-jazzy: export PYTHONPATH :=
+test-jazzy:
+	@$(PYTHON) tools/prepare.py jazzy
+	AMENT_PREFIX_PATH=$(CURDIR)/.venv-jazzy OMP_NUM_THREADS=1 \
+	  .venv-jazzy/bin/python -m pytest test/ros $(ARGS)
 
 lint:
 	@$(PYTHON) tools/prepare.py test
