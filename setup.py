@@ -17,15 +17,6 @@ ROS = [
     'ros-rmw-fastrtps-cpp>=9.3,<10',
     'ros-common-interfaces>=5.5,<6',
 ]
-# ROS 2 Jazzy as wheels, for `make test-jazzy`; not beside the extra above.
-JAZZY = [
-    'ros-rclpy==7.1.6',
-    'ros-rmw-fastrtps-cpp==8.4.3',
-    'ros-common-interfaces==5.3.6',
-    'numpy<2',
-    'pytest>=8.2,<10',
-    'pytest-timeout>=2.3,<3',
-]
 DEMO = [*POLICY, *REPLAY, *SIM, *OPENCV, 'av>=13,<19']
 TEST = [
     'hypothesis>=6.100,<7',
@@ -74,7 +65,6 @@ setup(
         'sim': SIM,
         'opencv': OPENCV,
         'ros': ROS,
-        'jazzy': JAZZY,
         'demo': DEMO,
         'test': [*DEMO, *TEST],
     },

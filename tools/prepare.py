@@ -1,7 +1,8 @@
 """Prepare everything that `make demo` and `make test` need, on a machine with only Python and git.
 
-Standard library only. Creates `.venv` (`.venv-jazzy` for `make test-jazzy`), installs this package in it with its extras, and checks for
-the system libraries that headless rendering needs. Run again, it only checks.
+Standard library only. Creates `.venv` (`.venv-jazzy` for `make test-jazzy`), installs this package
+in it with its extras, and checks for the system libraries that headless rendering needs. Run again,
+it only checks.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENVS = {'demo': '.venv', 'test': '.venv', 'jazzy': '.venv-jazzy'}
+JAZZY = [
+    'ros-rclpy==7.1.6',
+    'ros-rmw-fastrtps-cpp==8.4.3',
+    'ros-common-interfaces==5.3.6',
+    'numpy<2',
+    'pytest>=8.2,<10',
+    'pytest-timeout>=2.3,<3',
+]
+"""ROS 2 Jazzy as wheels, and what its tests need; kept apart from this package's own extras."""
 OLDEST, NEWEST = (3, 10), (3, 13)
 GL_LIBRARIES = {
     'libEGL.so.1': 'libegl1',
@@ -123,9 +134,11 @@ def has_ros() -> bool:
     )
 
 
-def pip_install(venv: Path, extras: str) -> None:
-    """Install this package, editable, unless nothing changed since the last time."""
-    wanted = hashlib.sha256((ROOT / 'setup.py').read_bytes() + extras.encode()).hexdigest()
+def pip_install(venv: Path, extras: str, others: Sequence[str] = ()) -> None:
+    """Install this package, editable, and others, unless nothing changed since the last time."""
+    wanted = hashlib.sha256(
+        (ROOT / 'setup.py').read_bytes() + ','.join([extras, *others]).encode()
+    ).hexdigest()
     stamp = venv / '.prepared'
     if stamp.exists() and wanted in stamp.read_text(encoding='utf-8').split():
         return
@@ -136,7 +149,7 @@ def pip_install(venv: Path, extras: str) -> None:
     started = time.monotonic()
     command = [
         str(venv / 'bin' / 'python'), '-m', 'pip', 'install', '-qq', '--disable-pip-version-check',
-        '--editable', f'{ROOT}[{extras}]',
+        '--editable', f'{ROOT}[{extras}]', *others,
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT)
     while True:
@@ -164,14 +177,10 @@ def main() -> None:
     check_gl()
     venv = ROOT / VENVS[extra]
     create_venv(venv)
-    pip_install(venv, extras_of(extra))
-
-
-def extras_of(extra: str) -> str:
-    """Name the extras of this package to install; rclpy is in one of them, or the system's."""
     if extra == 'jazzy':
-        return 'demo,jazzy'
-    return extra if has_ros() else f'{extra},ros'
+        pip_install(venv, 'demo', JAZZY)
+    else:
+        pip_install(venv, extra if has_ros() else f'{extra},ros')
 
 
 if __name__ == '__main__':

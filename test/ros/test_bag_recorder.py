@@ -96,7 +96,7 @@ def test_a_full_disk_for_the_last_file_leaves_no_part_of_it(tmp_path, record):
 
 def test_a_place_that_cannot_be_written_to_is_said_at_once(node):
     said = []
-    recorder = BagRecorder(node, '/proc/bag', {'/text': String}, on_trouble=said.append)
+    recorder = BagRecorder(node, Path('/proc/bag'), {'/text': String}, on_trouble=said.append)
     recorder.close()
     assert said == [recorder.trouble]
     assert 'ended after 0 messages' in recorder.trouble
