@@ -1,5 +1,6 @@
 # make demo   drive a simulated robot through ROS 2 with the pruned policy; options go into ARGS
 # make test   lint, types, import contract, tests
+# make test-jazzy   the tests of the node on ROS 2 Jazzy's wheels, set up in .venv-jazzy
 # make replay-example   score pruning methods on the recording in test/bags; writes out/replay
 # make lint   only lint, types and the import contract
 # make clean  delete what builds and runs have left, but not .venv
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo replay-example test lint clean
+.PHONY: help demo replay-example test test-jazzy lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -26,6 +27,14 @@ replay-example:
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+# A sourced ROS 2 installation would come before the wheels.
+test-jazzy: export AMENT_PREFIX_PATH :=
+test-jazzy: export PYTHONPATH :=
+test-jazzy:
+	@$(PYTHON) tools/prepare.py jazzy
+	AMENT_PREFIX_PATH=$(CURDIR)/.venv-jazzy OMP_NUM_THREADS=1 \
+	  .venv-jazzy/bin/python -m pytest test/ros $(ARGS)
 
 lint:
 	@$(PYTHON) tools/prepare.py test

@@ -21,5 +21,9 @@ class ImageError(ObservationError):
     """An image message cannot be decoded."""
 
 
+class OutputError(SafeVlaError):
+    """A result cannot be written; nothing that looks whole is left in its place."""
+
+
 class NonFiniteError(SafeVlaError):
     """A tensor or an action holds NaN or infinity; nothing was stored or executed."""

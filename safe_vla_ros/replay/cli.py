@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; the process's own when not given.
 
     Returns:
-        0 when everything was replayed, 1 when some bags could not be, 2 when nothing was begun,
-        130 when Ctrl-C ended it with a partial result.
+        0 when everything was replayed, 1 when some bags could not be, 2 when there is no
+        result, 130 when Ctrl-C ended it with a partial result.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     console = Console()

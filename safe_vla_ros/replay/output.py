@@ -58,8 +58,15 @@ class ResultFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove what was not published."""
+        """Remove what was not published.
+
+        Raises:
+            ReplayError: The system took no more of it, as on a full disk.
+        """
         shutil.rmtree(self.work, ignore_errors=True)
+        if isinstance(error, OSError):
+            msg = f'results cannot be written to {self.path}, nothing of them is kept: {error}'
+            raise ReplayError(msg) from error
 
     def bag(self, key: str) -> Path:
         """Return the folder of one bag's results; not made yet."""
@@ -108,7 +115,12 @@ class ResultFolder:
         replaced = self.path.with_name(f'.{self.path.name}.replaced-{os.getpid()}')
         if self.path.exists():
             self.path.rename(replaced)
-        self.work.rename(self.path)
+        try:
+            self.work.rename(self.path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(self.path)
+            raise
         shutil.rmtree(replaced, ignore_errors=True)
 
 

@@ -156,3 +156,19 @@ def test_ctrl_c_in_every_process_leaves_a_partial_result(
     arguments = [*paths, '--policy', policy, '--latency', '60', '--out', str(out)]
     assert main([*arguments, '--jobs', '2']) == 130
     check_partial(out)
+
+
+def test_a_full_disk_ends_with_a_sentence_and_keeps_the_older_result(
+    tmp_path, policy, bags, capsys, small_files
+):
+    out = tmp_path / 'out'
+    arguments = [*bags, '--policy', policy, '--latency', '60', '--out', str(out), '--overwrite']
+    assert main([*arguments, '--overlays', 'none']) == 0
+    before = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
+    with small_files(4000):
+        assert main(arguments) == 2
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'error: results cannot be written to' in said
+    assert 'nothing of them is kept' in said
+    assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == before
+    assert not list(tmp_path.glob('.out*'))
