@@ -23,3 +23,17 @@ class ImageError(ObservationError):
 
 class NonFiniteError(SafeVlaError):
     """A tensor or an action holds NaN or infinity; nothing was stored or executed."""
+
+
+LONGEST_TEXT = 300
+"""Characters of somebody else's text that a message or an error repeats."""
+
+
+def shortened(text: str, length: int = LONGEST_TEXT) -> str:
+    """Return a text as it is, or its beginning with an ellipsis.
+
+    Args:
+        text: Any text, for example one that came with a message.
+        length: Longest result, characters.
+    """
+    return text if len(text) <= length else text[: length - 1] + '…'

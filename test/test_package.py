@@ -20,12 +20,13 @@ ROS_PACKAGES = {
     'sensor_msgs', 'std_msgs', 'std_srvs',
 }  # fmt: skip
 ROSDEP_KEYS = {
+    'PIL': 'python3-pil',
     'cv2': 'python3-opencv',
     'numpy': 'python3-numpy',
     'rich': 'python3-rich',
     'yaml': 'python3-yaml',
 }
-REQUIREMENTS = {'cv2': 'opencv-python-headless', 'yaml': 'PyYAML'}
+REQUIREMENTS = {'PIL': 'pillow', 'cv2': 'opencv-python-headless', 'yaml': 'PyYAML'}
 OPTIONAL = {'cv_bridge', 'huggingface_hub'}
 """Used only where they happen to be; huggingface_hub comes with transformers."""
 
