@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from safe_vla_ros.errors import ObservationError
 from safe_vla_ros.replay.cdr import Header, Joints, Pose, Stamped, Twist, read_message
 from safe_vla_ros.replay.errors import MessageError
 from safe_vla_ros.replay.replay_setup import STAMP_CLOCK
@@ -209,8 +210,7 @@ class BagPlayer:
         if isinstance(content, Stamped):
             self._deliver_stamped(route, content)
         elif route.part == 'instruction':
-            for run in self.runs:
-                run.runtime.set_instruction(str(content))
+            self._deliver_instruction(route, str(content))
         elif route.part == 'episode':
             if content == 'started':
                 for run in self.runs:
@@ -218,6 +218,13 @@ class BagPlayer:
         elif isinstance(content, float):
             for run in self.runs:
                 run.agreement.record_gripper(content)
+
+    def _deliver_instruction(self, route: Route, text: str) -> None:
+        try:
+            for run in self.runs:
+                run.runtime.set_instruction(text)
+        except ObservationError as error:
+            self._skip(f'refused on {route.topic}', f'{route.topic}: {error}')
 
     def _deliver_stamped(self, route: Route, content: Stamped) -> None:
         value, stamp_s = content.value, content.header.stamp_s

@@ -11,6 +11,7 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Path
 from sensor_msgs.msg import CompressedImage, Image
 
+from safe_vla_ros.errors import shortened
 from safe_vla_ros.runtime import image_decoding
 
 if TYPE_CHECKING:
@@ -98,13 +99,13 @@ def path_message(poses: Iterable[Pose], stamp: Time, frame_id: str) -> Path:
 def status_message(
     name: str, level: int, message: str, hardware_id: str, values: Mapping[str, str]
 ) -> DiagnosticStatus:
-    """Build one diagnostic status; levels are bytes in Python."""
+    """Build one diagnostic status, long texts cut; levels are bytes in Python."""
     return DiagnosticStatus(
         name=name,
         level=bytes([level]),
-        message=message,
+        message=shortened(message),
         hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        values=[KeyValue(key=key, value=shortened(value)) for key, value in values.items()],
     )
 
 

@@ -12,6 +12,7 @@ from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Header, String
 
+from safe_vla_ros.errors import ObservationError
 from safe_vla_ros.ros.message_building import seconds, undecoded_image
 
 if TYPE_CHECKING:
@@ -133,7 +134,12 @@ class Subscriptions:
         )
 
     def _on_instruction(self, message: String) -> None:
-        self._runtime.set_instruction(message.data)
+        try:
+            self._runtime.set_instruction(message.data)
+        except ObservationError as error:
+            self._node.get_logger().error(
+                f'instruction ignored: {error}', throttle_duration_sec=THROTTLE_S
+            )
 
     def _on_incompatible_qos(self, topic: str, _event: Any) -> None:
         self._suspects.add(topic)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from safe_vla_ros.errors import shortened
 from safe_vla_ros.runtime.health import ERROR, OK, WARN
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def report_values(report: InferenceReport) -> dict[str, str]:
         'seam_jump_rad_s': number(report.seam_jump_rad_s),
     }
     if report.observation is not None:
-        values['instruction'] = report.observation.instruction
+        values['instruction'] = shortened(report.observation.instruction)
         for camera, stamp_s in report.observation.image_stamps_s.items():
             values[f'image_stamp_s/{camera}'] = stamp(stamp_s)
     return values
@@ -177,7 +178,7 @@ def input_values(
         values[f'images_received/{camera}'] = count(received)
         values[f'images_dropped/{camera}'] = count(statistics.images_dropped[camera])
     values['incompatible_qos'] = _tally(incompatible_qos)
-    values['instruction'] = statistics.instruction or NONE
+    values['instruction'] = shortened(statistics.instruction) or NONE
     return values
 
 

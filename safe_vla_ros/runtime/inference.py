@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safe_vla_ros.errors import NonFiniteError, ObservationError
+from safe_vla_ros.errors import NonFiniteError, ObservationError, shortened
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback, decode_image
 from safe_vla_ros.runtime.proprio import assemble_proprio
@@ -177,9 +177,9 @@ def infer(policy: Policy, job: InferenceJob) -> InferenceOutcome:
         problem = _shape_problem(chunk) or _size_problem(chunk)
         finite = chunk.is_finite()
     except NonFiniteError as error:
-        return InferenceOutcome(job, None, str(error), True, traceback.format_exc())
+        return InferenceOutcome(job, None, shortened(str(error)), True, traceback.format_exc())
     except Exception as error:
-        text = f'{type(error).__name__}: {error}'
+        text = shortened(f'{type(error).__name__}: {error}')
         return InferenceOutcome(job, None, text, False, traceback.format_exc())
     if not finite:
         return InferenceOutcome(job, None, 'the chunk holds actions that are not finite', True)

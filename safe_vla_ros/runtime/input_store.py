@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from safe_vla_ros.errors import shortened
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.halting import HaltReason
 from safe_vla_ros.runtime.image_decoding import AnyImage
@@ -85,7 +86,8 @@ class InputStore:
         self.pose = None
         if frame_id != command_frame:
             self._pose_problem = (
-                f"ee_pose is in frame '{frame_id}'; it must be in command_frame '{command_frame}'"
+                f"ee_pose is in frame '{shortened(frame_id)}'; it must be in command_frame "
+                f"'{command_frame}'"
             )
         elif not (np.isfinite(position_m).all() and math.isfinite(length)):
             self._pose_problem = 'ee_pose holds a value that is not finite'
@@ -98,7 +100,7 @@ class InputStore:
     def put_joints(
         self, names: Sequence[str], positions: ArrayLike, *, stamp_s: float, now_s: float
     ) -> None:
-        """Store the positions of joints by name; several publishers may have some each."""
+        """Store the positions of the joints in use; several publishers may have some each."""
         values = np.asarray(positions, dtype=np.float64).ravel().tolist()
         if not values:
             return
@@ -111,8 +113,9 @@ class InputStore:
         self._joints_problem = ''
         times = Stamped(stamp_s, now_s)
         for name, value in zip(names, values, strict=True):
-            self.joints[name] = value
-            self._joint_times[name] = times
+            if name in self.joint_names:
+                self.joints[name] = value
+                self._joint_times[name] = times
 
     def missing(self) -> HaltReason | None:
         """Return which input in use has never come, or None."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.errors import ParameterError, shortened
 
 ELEMENT_TYPES: dict[str, type] = {'string': str, 'bool': bool, 'int': int, 'double': float}
 LARGEST_INT = 2**31 - 1
+LONGEST_STRING = 4096
 
 
 class Change(Enum):
@@ -121,7 +122,7 @@ class Parameter:
     def error(self, value: Any, what: str) -> ParameterError:
         """Build the error that says which parameter, which value and what is allowed."""
         shown = repr(list(value)) if isinstance(value, tuple) else repr(value)
-        return ParameterError(f'{self.name} = {shown}: {what}')
+        return ParameterError(f'{self.name} = {shortened(shown)}: {what}')
 
     def _check_element(self, value: Any) -> Any:
         expected = ELEMENT_TYPES[self.element_type]
@@ -130,6 +131,9 @@ class Parameter:
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             got = type(value).__name__
             raise self.error(value, f'is a {got}, must be a {self.element_type} ({self.allowed})')
+        if isinstance(value, str) and len(value) > LONGEST_STRING:
+            msg = f'has {len(value)} characters, at most {LONGEST_STRING} are allowed'
+            raise self.error(value, msg)
         if expected is bool or self._in_range(value):
             return value
         raise self.error(value, f'must be {self._must_be()}')

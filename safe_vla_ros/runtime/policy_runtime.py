@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
-from safe_vla_ros.errors import ObservationError
+from safe_vla_ros.errors import ObservationError, shortened
 from safe_vla_ros.runtime.collect_statistics import take_statistics
 from safe_vla_ros.runtime.controller import Command, Controller, RuntimeState
 from safe_vla_ros.runtime.geometry import Pose
@@ -17,6 +17,7 @@ from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, infer
 from safe_vla_ros.runtime.inference_scheduler import InferenceScheduler
 from safe_vla_ros.runtime.input_store import InputStore
+from safe_vla_ros.runtime.instructions import clean_instruction
 from safe_vla_ros.runtime.motion_permission import (
     DEACTIVATING,
     NEW_INSTRUCTION,
@@ -72,6 +73,7 @@ class PolicyRuntime:
 
         Raises:
             ParameterError: The layout cannot be put together.
+            ObservationError: The initial instruction is too long.
         """
         check_layout(proprio_layout, gripper_joint_names)
         self._lock = threading.RLock()
@@ -92,7 +94,7 @@ class PolicyRuntime:
         self._scheduler = InferenceScheduler(policy)
         self._timer = TickTimer(control.control_rate_hz)
         self._steady_timer = TickTimer(control.control_rate_hz)
-        self._permission = MotionPermission(initial_instruction.strip())
+        self._permission = MotionPermission(clean_instruction(initial_instruction))
 
     # Inputs: only stored.
 
@@ -131,9 +133,13 @@ class PolicyRuntime:
             self._inputs.put_joints(names, positions, stamp_s=stamp_s, now_s=now_s)
 
     def set_instruction(self, text: str) -> None:
-        """Set the task in words: a different text begins an episode, an empty one halts."""
+        """Set the task in words: a different text begins an episode, an empty one halts.
+
+        Raises:
+            ObservationError: It is too long; the instruction before stays in force.
+        """
+        text = clean_instruction(text)
         with self._lock:
-            text = text.strip()
             if text == self._permission.instruction:
                 return
             self._permission.instruction = text
@@ -265,9 +271,9 @@ class PolicyRuntime:
                 self._layout, self._gripper_joint_names, self._fallback
             )
         except ObservationError as error:
-            return replace(draft.job, error=str(error))
+            return replace(draft.job, error=shortened(str(error)))
         except Exception as error:
-            return replace(draft.job, error=f'{type(error).__name__}: {error}')
+            return replace(draft.job, error=shortened(f'{type(error).__name__}: {error}'))
         return replace(draft.job, observation=observation)
 
     def run_inference(self, job: InferenceJob) -> InferenceOutcome:
