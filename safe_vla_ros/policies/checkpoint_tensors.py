@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from safe_vla_ros.errors import CheckpointError
+from safe_vla_ros.bounded_files import opened, parse_json
+from safe_vla_ros.errors import CheckpointError, shortened
 
 _DTYPES = {
     'F64': torch.float64,
@@ -24,7 +24,8 @@ _DTYPES = {
     'U8': torch.uint8,
     'BOOL': torch.bool,
 }
-_MAX_HEADER_BYTES = 100_000_000
+_MAX_HEADER_BYTES = 16 * 2**20
+"""A hundred thousand tensors."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,6 @@ class StoredTensor:
         return replace(self, shape=shape)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        with path.open('rb', buffering=0) as file:
-            yield file
-    except OSError as error:
-        msg = f'{path} cannot be read: {error.strerror}'
-        raise CheckpointError(msg) from error
-
-
 def read_header(path: Path) -> dict[str, StoredTensor]:
     """Read the table of contents of a safetensors file; no weights are read.
 
@@ -89,11 +80,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     Raises:
         CheckpointError: The file is missing, a pickle, truncated, or not a safetensors file.
     """
-    if not path.is_file():
-        msg = f'{path} is missing'
-        raise CheckpointError(msg)
-    size = path.stat().st_size
-    with _opened(path) as file:
+    with opened(path, CheckpointError) as file:
+        size = os.fstat(file.fileno()).st_size
         start = file.read(8)
         length = int.from_bytes(start, 'little')
         if len(start) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
@@ -102,7 +90,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             raise CheckpointError(msg)
         text = file.read(length)
     try:
-        entries = json.loads(text)
+        entries = parse_json(text)
         tensors = {
             key: _stored_tensor(path, key, entry, 8 + length)
             for key, entry in entries.items()
@@ -111,6 +99,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f'{path} has a broken safetensors header: {error}'
         raise CheckpointError(msg) from error
+    if sum(tensor.nbytes for tensor in tensors.values()) > size:
+        msg = f'{path} is truncated, or its tensors overlap: it has {size} bytes, they need more'
+        raise CheckpointError(msg)
     end = max((tensor.offset + tensor.nbytes for tensor in tensors.values()), default=0)
     if end > size:
         msg = f'{path} is truncated: it has {size} bytes, its tensors need {end}'
@@ -132,10 +123,13 @@ def _stored_tensor(path: Path, key: str, entry: Mapping[str, Any], data: int) ->
     if dtype is None:
         msg = f'{path}: {key} has dtype {entry["dtype"]}; allowed are {", ".join(_DTYPES)}'
         raise CheckpointError(msg)
-    begin, end = (int(offset) for offset in entry['data_offsets'])
-    shape = tuple(int(length) for length in entry['shape'])
+    begin, end = entry['data_offsets']
+    shape = tuple(entry['shape'])
+    if not all(type(number) is int and 0 <= number < 2**48 for number in (begin, end, *shape)):
+        msg = f'{key} has shape {list(shape)} and offsets {begin}, {end}'
+        raise ValueError(shortened(msg))
     tensor = StoredTensor(path, key, dtype, shape, data + begin)
-    if begin < 0 or min(shape, default=0) < 0 or tensor.nbytes != end - begin:
+    if tensor.nbytes != end - begin:
         msg = f'{path}: {key} has shape {list(shape)} but {end - begin} bytes'
         raise CheckpointError(msg)
     return tensor
@@ -174,7 +168,7 @@ def read_tensor(stored: StoredTensor, file: BinaryIO) -> torch.Tensor:
 
 def load_tensor(stored: StoredTensor) -> torch.Tensor:
     """Read one tensor on its own, on the CPU at its dtype on disk; see ``read_tensor``."""
-    with _opened(stored.path) as file:
+    with opened(stored.path, CheckpointError) as file:
         return read_tensor(stored, file)
 
 
@@ -206,7 +200,7 @@ def load_parameters(
     for name in sorted(parameters, key=lambda name: sources[name].offset):
         files.setdefault(sources[name].path, []).append(name)
     for path in sorted(files):
-        with _opened(path) as file:
+        with opened(path, CheckpointError) as file:
             for name in files[path]:
                 tensor = read_tensor(sources[name], file).to(device=device, dtype=dtype)
                 set_parameter(module, name, tensor)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from safe_vla_ros import bounded_files
 from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.resources import find_share
 
@@ -84,14 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Missing, unreadable, not JSON or not an object.
     """
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        msg = f'{path} is missing'
-        raise CheckpointError(msg) from None
-    except (OSError, ValueError) as error:
-        msg = f'{path} cannot be read as JSON: {error}'
-        raise CheckpointError(msg) from error
+    content = bounded_files.read_json(path, CheckpointError)
     if not isinstance(content, dict):
         msg = f'{path} must hold a JSON object, got {type(content).__name__}'
         raise CheckpointError(msg)
@@ -154,11 +145,7 @@ def read_policy_group(directory: Path, group: str) -> Mapping[str, Any]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f'{path} cannot be read as YAML: {error}'
-        raise CheckpointError(msg) from error
+    content = bounded_files.read_yaml(path, CheckpointError) or {}
     if not isinstance(content, dict):
         msg = f'{path} must hold a mapping, got {type(content).__name__}'
         raise CheckpointError(msg)

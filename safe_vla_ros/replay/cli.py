@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import yaml
 from rich.console import Console
 
+from safe_vla_ros.bounded_files import parse_yaml
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.replay.bag_replay import INTERRUPTED, BagTask
 from safe_vla_ros.replay.errors import ReplayError
@@ -136,7 +136,11 @@ def _settings(options: argparse.Namespace) -> tuple[ReplaySettings, dict[str, Re
         if not equals:
             msg = f'--set got {item!r}; allowed is NAME=VALUE'
             raise ReplayError(msg)
-        values[name] = yaml.safe_load(text)
+        try:
+            values[name] = parse_yaml(text)
+        except ValueError as error:
+            msg = f'--set got {item!r}, whose value is no YAML: {error}'
+            raise ReplayError(msg) from error
     if options.policy:
         values['policy'] = options.policy
     if options.instruction is not None:

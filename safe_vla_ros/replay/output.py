@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safe_vla_ros.bounded_files import read_json
 from safe_vla_ros.replay.bag_replay import ROWS
 from safe_vla_ros.replay.errors import ReplayError
 from safe_vla_ros.replay.replay_summary import make_summary
@@ -119,8 +120,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
         ReplayError: The folder is none.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+        summary = read_json(folder / SUMMARY, ReplayError)
+    except ReplayError as error:
         msg = f'{folder} is not a replay result: {error}'
         raise ReplayError(msg) from error
     if not isinstance(summary, dict) or 'format' not in summary:

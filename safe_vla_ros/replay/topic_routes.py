@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import yaml
-
+from safe_vla_ros.bounded_files import read_yaml
 from safe_vla_ros.replay.errors import BagError, ReplayError
 
 if TYPE_CHECKING:
@@ -108,11 +107,7 @@ def read_remappings(path: Path) -> dict[str, str]:
     Raises:
         ReplayError: The file cannot be read, or the section is no mapping of names to topics.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f'parameter file {path} cannot be read as YAML: {error}'
-        raise ReplayError(msg) from error
+    content = read_yaml(path, ReplayError)
     section = content.get(REMAPPINGS, {}) if isinstance(content, dict) else {}
     section = section.get('ros__parameters', section) if isinstance(section, dict) else section
     if not isinstance(section, dict) or not all(isinstance(v, str) for v in section.values()):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from safe_vla_ros.bounded_files import read_yaml
 from safe_vla_ros.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -30,17 +29,15 @@ def read_parameter_file(path: Path, node: str = '/pruned_policy') -> dict[str, A
     Raises:
         ParameterError: The file cannot be read, is not YAML, or holds no ``ros__parameters``.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f'parameter file {path} cannot be read as YAML: {error}'
-        raise ParameterError(msg) from error
-    sections = list(_sections(content, ''))
+    sections = list(_sections(read_yaml(path, ParameterError), ''))
     if not sections:
         msg = f'parameter file {path} holds no {SECTION}; it must look like /**: {SECTION}: ...'
         raise ParameterError(msg)
     values: dict[str, Any] = {}
     for pattern, section in sections:
+        if not isinstance(section, dict):
+            msg = f'{path}: {SECTION} must map names to values, got {section!r}'
+            raise ParameterError(msg)
         if _matches(pattern, node):
             values.update(_flatten(section, ''))
     return values
