@@ -53,8 +53,9 @@ class StoredTensor:
 
     def part(self, index: int, parts: int) -> StoredTensor:
         """Return the ``index``-th of ``parts`` equal blocks of rows (fused q, k, v)."""
-        if self.shape[0] % parts:
-            msg = f'{self.path}: {self.key} has {self.shape[0]} rows, not a multiple of {parts}'
+        if not self.shape or self.shape[0] % parts:
+            rows = self.shape[0] if self.shape else 'no'
+            msg = f'{self.path}: {self.key} has {rows} rows, not a multiple of {parts}'
             raise CheckpointError(msg)
         shape = (self.shape[0] // parts, *self.shape[1:])
         size = math.prod(shape) * self.dtype.itemsize
