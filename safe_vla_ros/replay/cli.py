@@ -70,11 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _replay(arguments: Sequence[str], console: Console) -> int:
     options = _parser().parse_args(arguments)
     shard = Shard.parse(options.shard)
-    settings, resolved = _settings(options)
     tasks = [BagTask(index, path) for index, path in enumerate(options.bags)]
     mine = shard.of(tasks)
-    out = options.out or Path('out/replay') / options.bags[0].stem
-    with ResultFolder(out, overwrite=options.overwrite) as folder, _stopping() as stop:
+    out = options.out or Path('out/replay') / (options.bags[0].resolve().stem or 'bag')
+    target = ResultFolder(out, overwrite=options.overwrite, sources=options.bags)
+    with target as folder, _stopping() as stop:
+        settings, resolved = _settings(options)
         with ProgressDisplay(console, max(len(mine), 1)) as progress:
             if min(options.jobs, len(mine)) > 1:
                 results = replay_in_processes(
