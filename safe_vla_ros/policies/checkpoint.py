@@ -147,10 +147,11 @@ def _read_index(index_path: Path) -> dict[str, StoredTensor]:
             msg = f'{index_path}: {key} points to {name!r}; allowed is a file name in the directory'
             raise CheckpointError(msg)
         if name not in headers:
-            if not (index_path.parent / name).exists():
-                msg = f'{index_path.parent / name} is missing; {INDEX_FILE} names it'
-                raise CheckpointError(msg)
-            headers[name] = read_header(index_path.parent / name)
+            try:
+                headers[name] = read_header(index_path.parent / name)
+            except CheckpointError as error:
+                msg = f'{error}; {INDEX_FILE} names it'
+                raise CheckpointError(msg) from error
         if key not in headers[name]:
             msg = f'{index_path.parent / name} has no tensor {key}, though {INDEX_FILE} says so'
             raise CheckpointError(msg)
