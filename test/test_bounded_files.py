@@ -63,9 +63,7 @@ def test_a_sentence_names_what_cannot_be_read(make, tmp_path, monkeypatch) -> No
     monkeypatch.chdir(tmp_path)
     path = Path('thing')
     make(path)
-    with pytest.raises(
-        CheckpointError, match=r'^thing (is not a regular|cannot be read: .+)'
-    ):
+    with pytest.raises(CheckpointError, match=r'^thing (is not a regular|cannot be read: .+)'):
         read_bytes(path, limit=10, error=CheckpointError)
 
 

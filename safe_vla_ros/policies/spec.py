@@ -116,7 +116,8 @@ def check_integer(value: object, lowest: int, highest: int, where: str) -> int:
         CheckpointError: It is not; the sentence begins with ``where``.
     """
     if type(value) is not int or not lowest <= value <= highest:
-        msg = f'{where} is {value!r}, allowed is a whole number from {lowest} to {highest}'
+        got = shortened(repr(value))
+        msg = f'{where} is {got}, allowed is a whole number from {lowest} to {highest}'
         raise CheckpointError(msg)
     return value
 
@@ -130,7 +131,7 @@ def check_numbers(value: object, count: int, where: str) -> list[float]:
     right = isinstance(value, list) and len(value) == count
     if right and all(type(n) in (int, float) and abs(n) < 1e300 for n in value):  # type: ignore[attr-defined]
         return [float(n) for n in value]  # type: ignore[attr-defined]
-    msg = f'{where} is {value!r}, allowed are {count} finite numbers'
+    msg = f'{where} is {shortened(repr(value))}, allowed are {count} finite numbers'
     raise CheckpointError(msg)
 
 
