@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from rosbags.rosbag2 import Reader
@@ -71,11 +71,11 @@ class Bag:
             self._reader = self._stack.enter_context(Reader(self.path))
             _check_reader(self._reader)
         except Exception as error:
-            self._stack.close()
+            self._close()
             msg = f'{self.path} cannot be opened as a rosbag2: {_reason(error)}'
             raise BagError(msg) from error
         if not self._reader.message_count:
-            self._stack.close()
+            self._close()
             msg = f'{self.path} holds no messages'
             raise BagError(msg)
         return self
@@ -87,7 +87,12 @@ class Bag:
         trace: TracebackType | None,
     ) -> None:
         """Close the bag."""
-        self._stack.close()
+        self._close()
+
+    def _close(self) -> None:
+        # A reader may fail to forget what a broken metadata.yaml made it hold.
+        with suppress(Exception):
+            self._stack.close()
         self._reader = None
 
     @property

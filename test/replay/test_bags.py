@@ -204,3 +204,11 @@ def test_values_of_other_types_in_the_metadata_are_refused(build, robot, key, va
     (path / 'metadata.yaml').write_text(yaml.safe_dump(content))
     with pytest.raises(BagError, match=str(path)):
         read(path)
+
+
+def test_a_reader_that_fails_to_close_hides_nothing(build, robot):
+    path = robot(build()).write()
+    content = yaml.safe_load((path / 'metadata.yaml').read_text())
+    content['rosbag2_bagfile_information']['files'] = 'x'
+    (path / 'metadata.yaml').write_text(yaml.safe_dump(content))
+    assert len(read(path)) == 81
