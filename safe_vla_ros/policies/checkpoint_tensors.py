@@ -100,12 +100,12 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         msg = f'{path} has a broken safetensors header: {error}'
         raise CheckpointError(msg) from error
-    if sum(tensor.nbytes for tensor in tensors.values()) > size - 8 - length:
-        msg = f'{path} is truncated, or its tensors overlap: it has {size} bytes, they need more'
-        raise CheckpointError(msg)
     end = max((tensor.offset + tensor.nbytes for tensor in tensors.values()), default=0)
     if end > size:
         msg = f'{path} is truncated: it has {size} bytes, its tensors need {end}'
+        raise CheckpointError(msg)
+    if sum(tensor.nbytes for tensor in tensors.values()) > size - 8 - length:
+        msg = f'{path} has {size} bytes, and its tensors overlap in them'
         raise CheckpointError(msg)
     return tensors
 
