@@ -1,6 +1,7 @@
 # make demo   drive a simulated robot through ROS 2 with the pruned policy; options go into ARGS
 # make test   lint, types, import contract, tests
 # make test-jazzy   the tests of the node on ROS 2 Jazzy's wheels, set up in .venv-jazzy
+# make fuzz   attack everything that reads files and messages for ten minutes; options go into ARGS
 # make replay-example   score pruning methods on the recording in test/bags; writes out/replay
 # make lint   only lint, types and the import contract
 # make clean  delete what builds and runs have left, but not .venv
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo replay-example test test-jazzy lint clean
+.PHONY: help demo replay-example test test-jazzy fuzz lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -42,6 +43,10 @@ lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz:
+	@$(PYTHON) tools/prepare.py test
+	$(BIN)/python test/fuzz $(ARGS)
 
 clean:
 	rm -rf build install log out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

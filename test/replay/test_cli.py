@@ -134,6 +134,43 @@ def check_partial(out):
     assert not list(out.parent.glob('.out*'))
 
 
+@pytest.mark.parametrize(
+    ('out', 'sentence'),
+    [
+        ('..', 'is read; choose another --out'),
+        ('.', 'exists; choose another'),
+        ('bag_0/results', 'is read; choose another --out'),
+        ('bag_0', 'is read; choose another --out'),
+        ('file', 'exists; choose another'),
+        ('file/below', 'cannot be written to'),
+        ('dangling', 'exists; choose another'),
+        ('/', 'is read; choose another --out'),
+        ('/proc/results', 'cannot be written to'),
+        ('x' * 300, 'cannot be written to'),
+    ],
+)
+def test_a_place_for_results_is_refused_before_any_work(
+    tmp_path, capsys, monkeypatch, out, sentence
+):
+    work = tmp_path / 'work'
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (work / 'file').touch()
+    (work / 'dangling').symlink_to('nowhere')
+    if out.startswith('bag_0'):
+        out = str(tmp_path / out)
+    monkeypatch.setattr('safe_vla_ros.replay.cli._settings', lambda _: pytest.fail('began'))
+    assert main([str(tmp_path / 'bag_0'), '--out', out]) == 2
+    assert sentence in ' '.join(capsys.readouterr().out.split())
+    assert {file.name for file in work.iterdir()} == {'file', 'dangling'}
+
+
+def test_a_value_that_is_no_yaml_is_refused(tmp_path, policy, bags, capsys):
+    options = ['--set', 'pruning.keep_ratio=[', '--out', str(tmp_path / 'out')]
+    assert main([*bags, '--policy', policy, *options]) == 2
+    assert 'whose value is no YAML' in ' '.join(capsys.readouterr().out.split())
+
+
 def test_ctrl_c_leaves_a_partial_result(tmp_path, policy, bags, setup_for, monkeypatch):
     setup = setup_for(policy=InterruptingPolicy(at=5))
     monkeypatch.setattr('safe_vla_ros.replay.cli.load_setup', lambda settings: setup)
