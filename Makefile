@@ -25,6 +25,13 @@ replay-example:
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
+# make faults try every fault on the node over ROS 2, in minutes; writes docs/faults.md
+.PHONY: faults
+faults:
+	@$(PYTHON) tools/prepare.py test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest test/faults -m 'slow or not slow' \
+	  --fault-report docs/faults.md $(ARGS)
+
 lint:
 	@$(PYTHON) tools/prepare.py test
 	$(BIN)/ruff check .
