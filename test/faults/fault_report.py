@@ -47,7 +47,8 @@ little above the limit. After a stall the robot counts as stopped by itself.
 The system clock of the machine is never set: the node's own readings of it are shifted
 (`test/ros/shifted_clock.py`), and the robot's stamps with them.
 
-Rows ran with {_given(PATIENT)},
+Rows ran with the limits above and
+{_given({name: value for name, value in PATIENT.items() if name not in LIMITS})},
 but for those of a lost input (`observation_timeout_s` 0.7) and of a slow policy
 (`starvation_grace_s` 0.1).
 Where motion goes on, the reason is what a service, the log or `/diagnostics` said.
@@ -76,12 +77,11 @@ def _table(rows: list[Row], results: Mapping[str, Observed | str]) -> str:
 
 
 def _line(row: Row, result: Observed | str) -> list[str]:
-    expected = f'`{row.state}`: {row.reason}' if row.state and row.reason else row.state
-    cells = [row.fault, row.situation.value, expected, row.commands.value]
+    cells = [row.fault, row.situation.value, _said(row.state, row.reason), row.commands.value]
     if isinstance(result, str):
         return [*cells, result, '', '', '']
     largest = result.largest
-    observed = f'`{result.state}`: {result.reason}' if result.state else result.reason
+    observed = _said(result.state, result.reason)
     return [
         *cells,
         observed.replace('\n', ' ').replace('|', '/'),
@@ -89,3 +89,7 @@ def _line(row: Row, result: Observed | str) -> list[str]:
         f'{largest.linear_speed:.3f}, {largest.angular_speed:.3f}',
         f'{largest.linear_accel:.2f}, {largest.angular_accel:.2f}',
     ]
+
+
+def _said(state: str, reason: str) -> str:
+    return ': '.join(part for part in (f'`{state}`' if state else '', reason) if part)

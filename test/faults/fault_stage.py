@@ -77,11 +77,10 @@ class Situation(Enum):
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in time: how many commands and states had been heard, and when, in real time."""
+    """A place in time: how many commands and states had been heard."""
 
     commands: int
     states: int
-    real_s: float
 
 
 class PoseForBoth:
@@ -108,6 +107,7 @@ class Stage:
         clock: The publisher of /clock.
         system_clock: The node's system time; stamps of the robot follow it.
         commands: Twists of the node since ``prepare``, as messages.
+        fault_s: When the fault came, in real time.
     """
 
     def __init__(self, parameters, *, simulated=False):
@@ -124,6 +124,7 @@ class Stage:
         if parameters.get('image_transport') == 'compressed':
             self.robot.images = {camera: self._compressed(camera) for camera in CAMERAS}
         self._record({})
+        self.begin_fault()
         topic = f'{self.namespace}/pruned_policy/ee_twist'
         self.robot.node.create_subscription(TwistStamped, topic, self._hear, RELIABLE)
 
@@ -182,6 +183,8 @@ class Stage:
         elif situation is Situation.LONG_INFERENCE:
             robot.say('go slowly')
             robot.next('reset', lambda m: m.status[0].message == 'instruction')
+            # The next inference has begun when the chunk of the last one is at full speed.
+            self.wait_full_speed()
 
     def wait_full_speed(self):
         after = len(self.commands)
@@ -198,6 +201,13 @@ class Stage:
         robot.forget()
 
     # The fault
+
+    def begin_fault(self):
+        """Take it that the fault comes now, in real time."""
+        self.fault_s = time.time()
+
+    def since_fault(self, real_s):
+        return real_s - self.fault_s
 
     def transition(self, name):
         """Ask for a transition; what is not active must be silent."""
@@ -229,7 +239,7 @@ class Stage:
 
     def mark(self):
         """Return a place in time that later waits count from."""
-        return Mark(len(self.commands), len(self.robot.heard['state']), time.time())
+        return Mark(len(self.commands), len(self.robot.heard['state']))
 
     def wait_state(self, name, reason, mark):
         return self.robot.wait_state(name, reason, after=mark.states)

@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 from command_rules import Largest
-from fault_stage import BUSY, HOLD, Mark, Situation, Stage, at_full_speed, compressed, compressed_as
+from fault_stage import (
+    BUSY,
+    HOLD,
+    LIMITS,
+    Mark,
+    Situation,
+    Stage,
+    at_full_speed,
+    compressed,
+    compressed_as,
+)
 from geometry_msgs.msg import TwistStamped
 from node_bench import CAMERAS, image, moves, values_of
 from spoiled_messages import BAD_STAMPS, BAD_VALUES, mend, restamped, spoil
@@ -108,6 +118,7 @@ class Row:
         stage.prepare({**patient, **self.settings}, self.rate)
         stage.bring_to(self.situation)
         mark = stage.mark()
+        stage.begin_fault()
         told = self.cause(stage) or ''
         state, reason, rest_s = CHECKS[self.commands](self, stage, mark, told)
         stage.end_second()
@@ -124,7 +135,7 @@ class Row:
 
 def check_halt(row: Row, stage: Stage, mark: Mark, _told: str) -> tuple[str, str, float | None]:
     told = values_of(stage.wait_state(row.state, row.reason, mark))
-    rest_s = stage.wait_zero(mark) - mark.real_s if row.situation.moving else None
+    rest_s = stage.since_fault(stage.wait_zero(mark)) if row.situation.moving else None
     stage.wait_silence(mark)
     if row.mend is not None:
         stage.may_move()
@@ -144,7 +155,7 @@ def check_resumed(row: Row, stage: Stage, mark: Mark, _told: str) -> tuple[str, 
     stage.wait_full_speed()
     stage.robot.wait(lambda: stage.robot.states()[-1] == 'running', 'running')
     zeros = [c for c in stage.recorder.heard[mark.commands :] if c.is_zero]
-    return told['state'], told['reason'], zeros[0].received_s - mark.real_s if zeros else None
+    return told['state'], told['reason'], stage.since_fault(zeros[0].received_s) if zeros else None
 
 
 def check_going_on(row: Row, stage: Stage, mark: Mark, told: str) -> tuple[str, str, None]:
@@ -168,13 +179,13 @@ def check_silence(row: Row, stage: Stage, mark: Mark, told: str) -> tuple[str, s
 
 def check_leaving(row: Row, stage: Stage, mark: Mark, _told: str) -> tuple[str, str, float | None]:
     assert stage.process.wait() == 0
-    left_s = time.time() - mark.real_s
+    left_s = stage.since_fault(time.time())
     assert left_s < LEAVING_S, f'leaving took {left_s:.1f} s'
     stage.wait_silence(mark)
     rest_s = None
-    if row.situation is Situation.RUNNING:
-        rest_s = stage.wait_zero(mark) - mark.real_s
-    elif not row.situation.moving:
+    if row.situation.moving:
+        rest_s = stage.since_fault(stage.wait_zero(mark))
+    else:
         assert len(stage.commands) == mark.commands, 'something was commanded'
     return '', f'ended after {left_s:.1f} s', rest_s
 
@@ -265,6 +276,12 @@ def mends(stage: Stage) -> None:
 
 def say(text: str) -> Callable[[Stage], None]:
     return lambda stage: stage.robot.say(text)
+
+
+def move_as_fast_as_allowed(stage: Stage) -> None:
+    stage.robot.say('large slowly')
+    fast = 0.99 * LIMITS['max_linear_speed']
+    stage.robot.wait(lambda: stage.recorder.largest().linear_speed > fast, 'the largest speed')
 
 
 def say_go_and_reset(stage: Stage) -> None:
@@ -451,6 +468,7 @@ def move_second_while_first_stands_still(stage: Stage) -> None:
     activate_second(stage)
     robot.say('go')
     robot.wait(lambda: any(not c.is_zero for c in stage.second.heard), 'the second one to move')
+    stage.begin_fault()
     stage.process.child.send_signal(signal.SIGCONT)
     robot.wait(lambda: robot.states().count('failed') == 2, 'both to fail')
     robot.wait(lambda: stage.second.heard[-1].is_zero, 'a zero of the second node')
@@ -732,7 +750,7 @@ POLICY = [
     ),
     Row(
         'the policy answers with 99 m and 99 rad per action',
-        say('large slowly'),
+        move_as_fast_as_allowed,
         'halting',
         'a new instruction',
         RESUMES,
