@@ -10,6 +10,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from node_bench import moves, seconds
 from node_fakes import SPEC
+from rclpy.clock_type import ClockType
 
 from safe_vla_ros.errors import CheckpointError, ObservationError
 
@@ -127,3 +128,9 @@ def test_error_in_a_callback_is_logged_and_the_node_lives_on(bench, robot):
     configured.runtime.tick = break_once
     robot.wait_log('ZeroDivisionError: in a tick')
     robot.next('twist', moves)
+
+
+def test_control_ticks_do_not_hang_on_the_clock_of_stamps(bench, robot):
+    robot.start_moving()
+    clocks = {timer.clock.clock_type for timer in bench.node._configured._control._timers}
+    assert clocks == {ClockType.STEADY_TIME}
