@@ -153,12 +153,16 @@ class Controller:
         return self._stop(tick, pose, settings)
 
     def _block(self, reason: HaltReason, now_s: float) -> None:
+        cause = self._halt
         if self.player.has_plan or self._blocked_by is not reason.kind:
             self.halt(reason, now_s)
         self._halt, self._blocked_by = reason, reason.kind
         state = reason.kind.state
         if state is StateName.WAITING and not self.silent:
             state = StateName.HALTING
+            if cause is not None and cause.kind.told_at_rest:
+                # What set the halt off says more than what is waited for since.
+                self._halt = reason = cause
         self.state = RuntimeState(state, reason.text)
 
     def _check_starvation(self, now_s: float, settings: ControlSettings) -> None:

@@ -70,3 +70,40 @@ def test_a_jump_of_the_stamps_is_judged_by_steady_time():
 
 def test_a_killed_node_may_end_in_motion():
     assert violations(stream(*RAMP), ends_at_rest=False) == []
+
+
+def test_a_command_where_silence_is_due_is_named():
+    recorder = CommandRecorder(RULES, list(MOTION))
+    recorder.hush(0.13)
+    recorder.unhush(0.17)
+    assert any('2 commands where silence was due' in text for text in recorder.violations())
+    quiet = CommandRecorder(RULES, list(MOTION))
+    quiet.hush(0.5)
+    assert quiet.violations() == []
+
+
+def test_a_clock_that_leaps_ahead_may_stop_the_arm_at_once_but_not_move_it():
+    ahead = shifted(stream(0.0, 0.0), 20.0, received_too=False)
+    ahead = [Heard(h.stamp_s, h.received_s + 0.12, h.linear, h.angular) for h in ahead]
+    assert violations(stream(*RAMP) + ahead) == []
+    hasty = [Heard(h.stamp_s, h.received_s, (0.2, 0.0, 0.0), h.angular) for h in ahead]
+    assert any('changes by 0.1' in text for text in violations(stream(*RAMP) + hasty))
+
+
+def test_simulated_time_that_stands_still_leaves_braking_to_real_time():
+    rules = Rules(0.25, 0.8, 1.0, 3.0, simulated=True)
+    stamp_s = stream(*RAMP)[-1].stamp_s
+    braking = [
+        Heard(stamp_s, 0.4 + 0.02 * i, (speed, 0.0, 0.0), (0.0, 0.0, 0.0))
+        for i, speed in enumerate((0.08, 0.06, 0.04, 0.02, 0.0))
+    ]
+    assert violations(stream(*RAMP) + braking, rules) == []
+    hasty = [braking[0], Heard(stamp_s, 0.42, (0.0,) * 3, (0.0,) * 3)]
+    assert any('changes by 0.08' in text for text in violations(stream(*RAMP) + hasty, rules))
+
+
+def test_the_largest_speeds_and_changes_are_told():
+    largest = CommandRecorder(RULES, stream(0.0, 0.02, 0.06, 0.04, 0.0)).largest()
+    assert largest.linear_speed == pytest.approx(0.06)
+    assert largest.linear_accel == pytest.approx(2.0)
+    assert (largest.angular_speed, largest.angular_accel) == (0.0, 0.0)

@@ -15,6 +15,7 @@ from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
 
 CHUNK_STEPS = 8
 SPEED_M_S = 0.1
+LARGEST = np.finfo(np.float64).max
 SPEC = PolicySpec(
     name='fake',
     kind='fake',
@@ -53,7 +54,8 @@ class FakePolicy:
     """Moves along x at one speed; its faults are switched on from outside.
 
     The word ``slowly`` in the instruction makes an inference last, ``nan`` makes the chunk not
-    finite, ``fault`` makes it raise: a process of its own can be told, too.
+    finite, ``huge`` makes it as large as numbers go, ``fault`` makes it raise: a process of its own
+    can be told, too.
     """
 
     spec = SPEC
@@ -91,8 +93,11 @@ class FakePolicy:
             memory.reference_stamp_s = observation.stamp_s
         moves = np.zeros((CHUNK_STEPS, 3))
         moves[:, 0] = np.nan if self.not_finite or 'nan' in words else SPEED_M_S * 0.05
+        turns = np.zeros((CHUNK_STEPS, 3))
+        if 'huge' in words:
+            moves[:], turns[:] = LARGEST, -LARGEST
         record = self.record(key_step, memory, pruning)
-        return ActionChunk(moves, np.zeros((CHUNK_STEPS, 3)), np.ones(CHUNK_STEPS), record)
+        return ActionChunk(moves, turns, np.ones(CHUNK_STEPS), record)
 
     def record(self, key_step, memory, pruning):
         kept = np.ones((2, 2), bool)

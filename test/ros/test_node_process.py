@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from node_bench import DOMAIN, PATIENCE_S, Robot, moves, seconds
-from rosgraph_msgs.msg import Clock
+from node_bench import Robot, moves, seconds
+from node_process import Process, in_namespace
+from simulated_clock import SimulatedClock
 
 HALT_S = 2.0
 LEAVING_S = 1.5
-HERE = Path(__file__).parent
-
-
-class Process:
-    """The node with a fake policy, started from the command line."""
-
-    def __init__(self, *parameters):
-        self.child = subprocess.Popen(
-            [sys.executable, HERE / 'fake_node.py', '--ros-args', *parameters],
-            env={
-                **os.environ,
-                'ROS_DOMAIN_ID': str(DOMAIN),
-                'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            },
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.child.poll() is None:
-            self.child.kill()
-        self.child.wait()
-
-    def ask_to_end(self, number):
-        self.child.send_signal(number)
-        return time.monotonic()
-
-    def wait(self):
-        return self.child.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -56,8 +23,7 @@ def robot():
 
 
 def parameters(**values):
-    items = [f'{name}:={value}' for name, value in values.items()]
-    return ['-r', '__ns:=/signalled', *(part for item in items for part in ('-p', item))]
+    return in_namespace('/signalled', **values)
 
 
 PATIENT = {'observation_timeout_s': '5.0', 'starvation_grace_s': '1.0'}
@@ -107,21 +73,12 @@ def test_signal_while_a_policy_loads_ends_the_process_at_once(robot, number):
 
 def test_signal_where_clock_stands_still_still_ends_in_time():
     robot = Robot('/signalled/pruned_policy', sim_time=True)
-    clock = robot.node.create_publisher(Clock, '/clock', 10)
-    now_s = 100.0
-
-    def step():
-        nonlocal now_s
-        now_s += 0.01
-        message = Clock()
-        message.clock.sec, message.clock.nanosec = int(now_s), int(now_s % 1 * 1e9)
-        clock.publish(message)
-
+    clock = SimulatedClock(robot)
     try:
         with Process(*parameters(use_sim_time='true', **PATIENT)) as process:
-            stop_clock = robot.every(0.01, step)
+            clock.run()
             robot.start_moving()
-            stop_clock()
+            clock.stop()
             process.ask_to_end(signal.SIGTERM)
             assert process.wait() == 0
             assert not moves(robot.heard['twist'][-1])

@@ -95,6 +95,18 @@ def test_system_time_that_jumps_halts_and_the_arm_goes_on_afterwards(jump_s: flo
         assert halts[HaltKind.STALLED] == 1
 
 
+def test_a_clock_that_jumped_is_said_while_the_arm_brakes_although_inputs_are_missing() -> None:
+    bench = moving_bench()
+    bench.clock.advance(-5.0)
+    for _ in range(3):
+        bench.runtime.tick()
+        bench.pass_time()
+        assert (bench.state, bench.reason) == (
+            StateName.HALTING,
+            'the clock jumped back by 5 s',
+        )
+
+
 def test_simulated_time_that_stands_still_brakes_in_steady_time_and_ends_in_silence() -> None:
     bench = moving_bench(simulated=True)
     bench.clock_runs = False
