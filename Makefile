@@ -1,6 +1,8 @@
 # make demo   drive a simulated robot through ROS 2 with the pruned policy; options go into ARGS
 # make test   lint, types, import contract, tests
 # make replay-example   score pruning methods on the recording in test/bags; writes out/replay
+# make soak   run the node for 20 minutes under everything that may happen; ARGS="--minutes 5"
+# make stopping   measure how the arm comes to rest; writes docs/stopping.json
 # make lint   only lint, types and the import contract
 # make clean  delete what builds and runs have left, but not .venv
 # All but clean set up .venv first. You need only Python (3.10 to 3.13) and git.
@@ -9,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo replay-example test lint clean
+.PHONY: help demo replay-example test soak stopping lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -26,6 +28,14 @@ replay-example:
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+soak:
+	@$(PYTHON) tools/prepare.py test
+	$(BIN)/python test/faults/soak.py $(ARGS)
+
+stopping:
+	@$(PYTHON) tools/prepare.py test
+	$(BIN)/python test/faults/stopping.py --json docs/stopping.json $(ARGS)
 
 lint:
 	@$(PYTHON) tools/prepare.py test

@@ -15,8 +15,8 @@ from typing import Any
 
 from arm_motion import Stop
 
-LONGEST_STANDSTILL_S = 1.0
-SUPERVISION_S = 0.02
+from safe_vla_ros.ros.control_loop import SUPERVISION_PERIOD_S
+from safe_vla_ros.runtime.clock_watch import LONGEST_STANDSTILL_S
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,16 @@ def longest(cause: Cause, setting: Setting, *, watchdog: bool) -> Stop:
     detection_s = {
         Cause.INPUT_LOST: setting.observation_timeout_s,
         Cause.STARVED: setting.chunk_s + setting.starvation_grace_s,
-        Cause.CLOCK_STOPPED: LONGEST_STANDSTILL_S + SUPERVISION_S,
+        Cause.CLOCK_STOPPED: LONGEST_STANDSTILL_S + SUPERVISION_PERIOD_S,
     }.get(cause, 0.0)
     return setting.braking_after(detection_s)
+
+
+def excess(stop: Stop, bound: Stop) -> str:
+    """Return a sentence where a stop is beyond the guarantee, else an empty text."""
+    if stop.time_s <= bound.time_s and stop.distance_m <= bound.distance_m:
+        return ''
+    return f'{stop} is beyond the guarantee {bound}'
 
 
 FORMULAS = {
