@@ -1,5 +1,7 @@
 # make demo   drive a simulated robot through ROS 2 with the pruned policy; options go into ARGS
 # make test   lint, types, import contract, tests
+# make test-jazzy   the tests of the node on ROS 2 Jazzy's wheels, set up in .venv-jazzy
+# make fuzz   attack everything that reads files and messages for ten minutes; options go into ARGS
 # make replay-example   score pruning methods on the recording in test/bags; writes out/replay
 # make soak   run the node for 20 minutes under everything that may happen; ARGS="--minutes 5"
 # make stopping   measure how the arm comes to rest; writes docs/stopping.json
@@ -11,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo replay-example test soak stopping lint clean
+.PHONY: help demo replay-example test test-jazzy fuzz soak stopping lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -37,12 +39,24 @@ stopping:
 	@$(PYTHON) tools/prepare.py test
 	$(BIN)/python test/faults/stopping.py --json docs/stopping.json $(ARGS)
 
+# A sourced ROS 2 installation would come before the wheels.
+test-jazzy: export AMENT_PREFIX_PATH :=
+test-jazzy: export PYTHONPATH :=
+test-jazzy:
+	@$(PYTHON) tools/prepare.py jazzy
+	AMENT_PREFIX_PATH=$(CURDIR)/.venv-jazzy OMP_NUM_THREADS=1 \
+	  .venv-jazzy/bin/python -m pytest test/ros $(ARGS)
+
 lint:
 	@$(PYTHON) tools/prepare.py test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz:
+	@$(PYTHON) tools/prepare.py test
+	$(BIN)/python test/fuzz $(ARGS)
 
 clean:
 	rm -rf build install log out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

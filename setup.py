@@ -13,7 +13,7 @@ PROGRAMS = ('demo', 'replay', 'bench')
 POLICY = ['torch>=2.9,<2.14', 'transformers>=5.0,<6', 'safetensors>=0.5,<1', 'tokenizers>=0.21,<1']
 REPLAY = ['rosbags>=0.11.8,<0.12', 'rich>=13,<16']
 SIM = ['metaworld>=3.1,<4', 'mujoco>=3.3,<4', 'packaging>=22', 'rich>=13,<16']
-OPENCV = ['opencv-python-headless>=4.6,<6']
+OPENCV = ['opencv-python-headless>=4.6,<6', 'pillow>=9,<14']
 # What a ROS 2 installation brings along; never ask for this extra where there is one.
 ROS = [
     'ros-rclpy>=9.1,<10',

@@ -16,6 +16,7 @@ METADATA_KEY = 'parameter'
 ELEMENT_TYPES: dict[str, type] = {'string': str, 'bool': bool, 'int': int, 'double': float}
 LARGEST_INT = 2**31 - 1
 LONGEST_SHOWN = 80
+LONGEST_STRING = 4096
 
 
 class Change(Enum):
@@ -140,6 +141,9 @@ class Parameter:
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             got = type(value).__name__
             raise self.error(value, f'is a {got}, must be a {self.element_type} ({self.allowed})')
+        if isinstance(value, str) and len(value) > LONGEST_STRING:
+            msg = f'has {len(value)} characters, at most {LONGEST_STRING} are allowed'
+            raise self.error(value, msg)
         if expected is bool or self._in_range(value):
             return value
         raise self.error(value, f'must be {self._must_be()}')

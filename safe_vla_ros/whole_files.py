@@ -14,10 +14,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to; the file takes its own name when the block ends without an error."""
+    """Give a path to write to; the file takes its own name when the block ends without an error.
+
+    After an error nothing is left: what lies there may have filled the disk.
+    """
     partial = path.with_name(path.name + '.partial')
-    yield partial
-    os.replace(partial, path)  # noqa: PTH105
+    try:
+        yield partial
+        os.replace(partial, path)  # noqa: PTH105
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: object, *, indent: int = 1, allow_nan: bool = True) -> None:

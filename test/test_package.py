@@ -24,12 +24,13 @@ ROS_MODULES = {'tf2_ros': 'tf2_ros_py'}
 """Modules whose ROS package has another name."""
 
 ROSDEP_KEYS = {
+    'PIL': 'python3-pil',
     'cv2': 'python3-opencv',
     'numpy': 'python3-numpy',
     'rich': 'python3-rich',
     'yaml': 'python3-yaml',
 }
-REQUIREMENTS = {'cv2': 'opencv-python-headless', 'yaml': 'PyYAML'}
+REQUIREMENTS = {'PIL': 'pillow', 'cv2': 'opencv-python-headless', 'yaml': 'PyYAML'}
 OPTIONAL = {'cv_bridge', 'huggingface_hub'}
 """Used only where they happen to be; huggingface_hub comes with transformers."""
 

@@ -1,7 +1,8 @@
 """Prepare everything that `make demo` and `make test` need, on a machine with only Python and git.
 
-Standard library only. Creates `.venv`, installs this package in it with its extras, and checks for
-the system libraries that headless rendering needs. Run again, it only checks.
+Standard library only. Creates `.venv` (`.venv-jazzy` for `make test-jazzy`), installs this package
+in it with its extras, and checks for the system libraries that headless rendering needs. Run again,
+it only checks.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / '.venv'
+VENVS = {'demo': '.venv', 'test': '.venv', 'jazzy': '.venv-jazzy'}
+JAZZY = [
+    'ros-rclpy==7.1.6',
+    'ros-rmw-fastrtps-cpp==8.4.3',
+    'ros-common-interfaces==5.3.6',
+    'numpy<2',
+    'pytest>=8.2,<10',
+    'pytest-timeout>=2.3,<3',
+]
+"""ROS 2 Jazzy as wheels, and what its tests need; kept apart from this package's own extras."""
 OLDEST, NEWEST = (3, 10), (3, 13)
 GL_LIBRARIES = {
     'libEGL.so.1': 'libegl1',
@@ -98,22 +109,22 @@ def check_gl() -> None:
         fail(f'{why}: {", ".join(missing)} cannot be loaded although apt-get succeeded')
 
 
-def create_venv(python: Path) -> None:
-    """Create `.venv`, with the system's packages where those are a ROS 2 installation's."""
-    if python.exists():
+def create_venv(venv: Path) -> None:
+    """Create it, with the system's packages where those are a ROS 2 installation's."""
+    if (venv / 'bin' / 'python').exists():
         return
     if importlib.util.find_spec('ensurepip') is None:
         version = f'{sys.version_info.major}.{sys.version_info.minor}'
         install_with_apt([f'python{version}-venv'], 'this Python cannot make virtual environments')
-    say(f'Creating {VENV.name} with Python {sys.version.split()[0]} ...')
+    say(f'Creating {venv.name} with Python {sys.version.split()[0]} ...')
     flags = ['--system-site-packages'] if has_ros() else []
     done = subprocess.run(
-        [sys.executable, '-m', 'venv', *flags, str(VENV)],
+        [sys.executable, '-m', 'venv', *flags, str(venv)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        shutil.rmtree(VENV, ignore_errors=True)
-        fail(f'cannot create {VENV}:\n{done.stdout.strip()}\n{done.stderr.strip()}')
+        shutil.rmtree(venv, ignore_errors=True)
+        fail(f'cannot create {venv}:\n{done.stdout.strip()}\n{done.stderr.strip()}')
 
 
 def has_ros() -> bool:
@@ -123,20 +134,22 @@ def has_ros() -> bool:
     )
 
 
-def pip_install(python: Path, extras: str) -> None:
-    """Install this package, editable, unless nothing changed since the last time."""
-    wanted = hashlib.sha256((ROOT / 'setup.py').read_bytes() + extras.encode()).hexdigest()
-    stamp = VENV / '.prepared'
+def pip_install(venv: Path, extras: str, others: Sequence[str] = ()) -> None:
+    """Install this package, editable, and others, unless nothing changed since the last time."""
+    wanted = hashlib.sha256(
+        (ROOT / 'setup.py').read_bytes() + ','.join([extras, *others]).encode()
+    ).hexdigest()
+    stamp = venv / '.prepared'
     if stamp.exists() and wanted in stamp.read_text(encoding='utf-8').split():
         return
     say(
-        f'Installing Python packages ({extras}) into {VENV.name}: torch, transformers, MuJoCo and '
+        f'Installing Python packages ({extras}) into {venv.name}: torch, transformers, MuJoCo and '
         'others; several hundred megabytes the first time, some minutes ...'
     )
     started = time.monotonic()
     command = [
-        str(python), '-m', 'pip', 'install', '-qq', '--disable-pip-version-check',
-        '--editable', f'{ROOT}[{extras}]',
+        str(venv / 'bin' / 'python'), '-m', 'pip', 'install', '-qq', '--disable-pip-version-check',
+        '--editable', f'{ROOT}[{extras}]', *others,
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT)
     while True:
@@ -158,13 +171,16 @@ def pip_install(python: Path, extras: str) -> None:
 def main() -> None:
     """Prepare for what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('extra', choices=('demo', 'test'), help='what to prepare for')
+    parser.add_argument('extra', choices=tuple(VENVS), help='what to prepare for')
     extra = parser.parse_args().extra
     check_python()
     check_gl()
-    python = VENV / 'bin' / 'python'
-    create_venv(python)
-    pip_install(python, extra if has_ros() else f'{extra},ros')
+    venv = ROOT / VENVS[extra]
+    create_venv(venv)
+    if extra == 'jazzy':
+        pip_install(venv, 'demo', JAZZY)
+    else:
+        pip_install(venv, extra if has_ros() else f'{extra},ros')
 
 
 if __name__ == '__main__':

@@ -7,14 +7,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from safe_vla_ros.bench.machine import PeakMemory, resident_gib
+from safe_vla_ros.bench.machine import PeakMemory, describe_machine, resident_gib
 from safe_vla_ros.errors import SafeVlaError
+from safe_vla_ros.garbage import free_memory
 from safe_vla_ros.policies import openvla_oft
 from safe_vla_ros.policies.device import choose_device
 from safe_vla_ros.policies.packed_linear import weight_bytes
+from safe_vla_ros.whole_files import write_json
 
 _GIB = 2**30
 
@@ -52,6 +54,35 @@ def measure_load(path: Path, device: str) -> dict[str, float | str]:
     }
 
 
+def measure_repeated(path: Path, device: str, times: int) -> dict[str, object]:
+    """Load a checkpoint again and again in this process, each time after the one before is gone.
+
+    Args:
+        path: The checkpoint directory.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        times: How often.
+
+    Returns:
+        ``loads``: ``measure_load`` of each, in order; what is resident before the second tells what
+        the first left behind. ``peak_over_weights``: the highest memory of all, above what was
+        resident at the start, per weights of one model.
+
+    Raises:
+        CheckpointError: The directory cannot be loaded.
+    """
+    loads = []
+    for _ in range(times):
+        loads.append(measure_load(path, device))
+        free_memory()  # As the node does when it is cleaned up.
+    highest = max(float(load['peak_gib']) for load in loads)
+    first = loads[0]
+    above = highest - float(first['resident_before_gib'])
+    return {
+        'loads': loads,
+        'peak_over_weights': round(above / float(first['weights_gib']), 4),
+    }
+
+
 def measure_in_own_process(path: Path, device: str) -> dict[str, float | str]:
     """Run ``measure_load`` in a fresh process, so that nothing else counts."""
     command = [sys.executable, '-m', 'safe_vla_ros.bench.load', str(path), '--device', device]
@@ -68,9 +99,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('path', type=Path, help='checkpoint directory')
     parser.add_argument('--device', default='cpu', help='auto, cpu or cuda (default: %(default)s)')
+    parser.add_argument(
+        '--repeat', type=int, metavar='N', help='load it N times in a row in this process'
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='also write it here')
     options = parser.parse_args(arguments)
     try:
-        print(json.dumps(measure_load(options.path, options.device)))
+        result: Mapping[str, object] = (
+            measure_load(options.path, options.device)
+            if options.repeat is None
+            else measure_repeated(options.path, options.device, max(1, options.repeat))
+        )
+        print(json.dumps(result))
+        if options.json is not None:
+            machine = describe_machine(choose_device(options.device))
+            command = ' '.join(['python -m safe_vla_ros.bench.load', *(arguments or sys.argv[1:])])
+            write_json(options.json, {'command': command, 'machine': machine, 'loading': result})
     except SafeVlaError as error:
         print(f'ERROR {error}', file=sys.stderr)
         return 2

@@ -15,8 +15,6 @@ from safe_vla_ros.errors import SafeVlaError
 if TYPE_CHECKING:
     from types import FrameType
 
-    from safe_vla_ros.demo.options import Options
-
 INTERRUPTED = 130
 
 
@@ -27,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: Command line without the program's name; None for the real one.
 
     Returns:
-        Exit status: 0 at the end, 1 after an error, 130 when interrupted.
+        Exit status: 0 at the end, 1 after an error or when something could not be recorded or
+        written, 130 when interrupted.
     """
     options = parse_options(arguments)
     # SIGINT, too: a shell that starts it in the background has it ignored.
@@ -40,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with display:
             run_session(options, display, session)
-    except SafeVlaError as error:
+    except (SafeVlaError, OSError) as error:
         display.say(f'error: {error}')
         status = 1
     except KeyboardInterrupt:
@@ -48,22 +47,25 @@ def main(arguments: list[str] | None = None) -> int:
         status = INTERRUPTED
     if session.episodes:
         summary = make_summary(options, session.episodes, session.diagnostics, complete=status == 0)
-        write_summary(summary, summary_path)
         display.console.print(success_table(summary))
         display.console.print(figures_table(summary))
         display.say(summary['comparison'].get('note', ''))
-        _finish(options, session, display, status)
-        display.say(f'Wrote {summary_path}')
-    return status
-
-
-def _finish(options: Options, session: Session, display: Display, status: int) -> None:
-    if options.video and status == 0:
-        display.say('Writing videos ...')
-        for name in write_films(options, session):
-            display.say(f'Wrote {name}')
-    if options.record is not None:
-        display.say(f'Recorded {options.record}')
+        recorded = options.record is not None and not session.troubles
+        # First what matters most: on a full disk the videos would take its place.
+        try:
+            write_summary(summary, summary_path)
+            display.say(f'Wrote {summary_path}')
+        except OSError as error:
+            session.troubles.append(f'{summary_path} cannot be written: {error}')
+        if options.video and status == 0:
+            display.say('Writing videos ...')
+            for name in write_films(options, session):
+                display.say(f'Wrote {name}')
+        if recorded:
+            display.say(f'Recorded {options.record}')
+        for trouble in session.troubles:
+            display.say(f'error: {trouble}')
+    return status or int(bool(session.troubles))
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from safe_vla_ros.demo.processes import Child
 from safe_vla_ros.demo.results import EpisodeResult
 from safe_vla_ros.demo.video import Film, write_picture, write_video
+from safe_vla_ros.errors import OutputError
 from safe_vla_ros.ros.bag_recorder import BagRecorder, demo_topics
 from safe_vla_ros.ros.episode_driver import DriverError, EpisodeDriver
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
@@ -17,7 +19,8 @@ from safe_vla_ros.sim.robot_file import robot_file
 from safe_vla_ros.sim.tasks import TASKS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from safe_vla_ros.demo.display import Display
     from safe_vla_ros.demo.options import Options
@@ -37,11 +40,13 @@ class Session:
         episodes: Episodes that have ended.
         diagnostics: Per method, the last values by status name on ``/diagnostics``.
         films: What was filmed, by task.
+        troubles: Sentences about what could not be recorded or written.
     """
 
     episodes: list[EpisodeResult] = field(default_factory=list)
     diagnostics: dict[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     films: dict[str, Film] = field(default_factory=dict)
+    troubles: list[str] = field(default_factory=list)
 
 
 def run_session(options: Options, display: Display, session: Session) -> None:
@@ -72,9 +77,7 @@ def run_session(options: Options, display: Display, session: Session) -> None:
         try:
             driver.configure()
             if options.record is not None:
-                topics = demo_topics(POLICY, ROBOT, tuple(CAMERA_SIZES_PX))
-                recorder = BagRecorder(driver.node, options.record, topics)
-                stack.callback(recorder.close)
+                stack.enter_context(_recording(options.record, driver, display, session))
             run = _Run(options, driver, display, session)
             for method in options.methods:
                 run.run_method(method)
@@ -124,19 +127,43 @@ def make_children(options: Options) -> list[Child]:
 
 
 def write_films(options: Options, session: Session) -> list[str]:
-    """Write the videos and the picture.
+    """Write the videos and the picture; what cannot be written is among the session's troubles.
 
     Returns:
         The names of the files.
     """
     written = []
+
+    def write(path: Path, writing: Callable[[], bool]) -> None:
+        try:
+            if writing():
+                written.append(str(path))
+        except OutputError as error:
+            session.troubles.append(str(error))
+
     for task, film in session.films.items():
         path = options.out / f'{task}.mp4'
-        if write_video(film, path, options.camera_rate_hz):
-            written.append(str(path))
-    if write_picture(list(session.films.values()), options.picture):
-        written.append(str(options.picture))
+        write(path, partial(write_video, film, path, options.camera_rate_hz))
+    films = list(session.films.values())
+    write(options.picture, partial(write_picture, films, options.picture))
     return written
+
+
+@contextlib.contextmanager
+def _recording(
+    path: Path, driver: EpisodeDriver, display: Display, session: Session
+) -> Iterator[None]:
+    """Record while the block runs, and tell the user at once when that ends early."""
+    topics = demo_topics(POLICY, ROBOT, tuple(CAMERA_SIZES_PX))
+    recorder = BagRecorder(
+        driver.node, path, topics, on_trouble=lambda text: display.say(f'error: {text}')
+    )
+    try:
+        yield
+    finally:
+        recorder.close()
+        if recorder.trouble:
+            session.troubles.append(recorder.trouble)
 
 
 class _Run:

@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 
+from safe_vla_ros.errors import OutputError
 from safe_vla_ros.whole_files import written_whole
 
 if TYPE_CHECKING:
@@ -53,12 +54,25 @@ def write_video(film: Film, path: Path, rate_hz: float) -> bool:
 
     Returns:
         Whether there was anything to write.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     if not film.camera:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as partial:
+            _encode(film, partial, rate_hz)
+    except (OSError, av.FFmpegError) as error:
+        msg = f'{path} cannot be written: {error}'
+        raise OutputError(msg) from error
+    return True
+
+
+def _encode(film: Film, path: Path, rate_hz: float) -> None:
     first_s = film.camera[0][0]
-    with written_whole(path) as partial, av.open(str(partial), 'w', format='mp4') as container:
+    with av.open(str(path), 'w', format='mp4') as container:
         stream = container.add_stream('libx264', rate=max(1, round(rate_hz)))
         stream.pix_fmt = 'yuv420p'
         stream.options = {'crf': '20', 'preset': 'veryfast'}
@@ -72,7 +86,6 @@ def write_video(film: Film, path: Path, rate_hz: float) -> bool:
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-    return True
 
 
 def compose(film: Film, stamp_s: float) -> UInt8Array:
@@ -93,6 +106,9 @@ def write_picture(films: Sequence[Film], path: Path) -> bool:
 
     Returns:
         Whether there was anything to show.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
     shown = [film for film in films if film.camera and film.overlay][:PICTURES]
     if not shown:
@@ -105,11 +121,16 @@ def write_picture(films: Sequence[Film], path: Path) -> bool:
     height = max(map(len, columns))
     gap = np.full((height, GAP_PX, 3), BACKGROUND, np.uint8)
     pieces = [piece for column in columns for piece in (_pad(column, height), gap)][:-1]
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture = np.concatenate(pieces, axis=1)
     encoded, data = cv2.imencode('.png', picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if encoded:
-        path.write_bytes(data.tobytes())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with written_whole(path) as partial:
+                partial.write_bytes(data.tobytes())
+        except OSError as error:
+            msg = f'{path} cannot be written: {error}'
+            raise OutputError(msg) from error
     return bool(encoded)
 
 

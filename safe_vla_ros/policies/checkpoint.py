@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import torch
 
+from safe_vla_ros.bounded_files import opened
 from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.policies.checkpoint_tensors import StoredTensor, read_header
 from safe_vla_ros.policies.spec import read_json
@@ -17,6 +20,8 @@ from safe_vla_ros.policies.spec import read_json
 SINGLE_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
 STATISTICS_FILE = 'dataset_statistics.json'
+_LARGEST_PICKLE = 2**20
+"""Bytes of a component's table of tensors; a head has two dozen."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,18 @@ class Checkpoint:
         except KeyError:
             msg = f'{self.path / "config.json"} has no key {key!r}'
             raise CheckpointError(msg) from None
+
+    def length(self, key: str, axis: int) -> int:
+        """Return the length of a tensor along an axis, which it must have and which is not empty.
+
+        Raises:
+            CheckpointError: There is no such key, or it has another shape.
+        """
+        shape = self.tensor(key).shape
+        if len(shape) <= axis or not shape[axis]:
+            msg = f'{self.tensors[key].path}: {key} has shape {list(shape)}; axis {axis} is empty'
+            raise CheckpointError(msg)
+        return shape[axis]
 
     def count_blocks(self, prefix: str) -> int:
         """Return how many numbered blocks (``prefix.0.``, ``prefix.1.`` ...) there are."""
@@ -130,10 +147,11 @@ def _read_index(index_path: Path) -> dict[str, StoredTensor]:
             msg = f'{index_path}: {key} points to {name!r}; allowed is a file name in the directory'
             raise CheckpointError(msg)
         if name not in headers:
-            if not (index_path.parent / name).exists():
-                msg = f'{index_path.parent / name} is missing; {INDEX_FILE} names it'
-                raise CheckpointError(msg)
-            headers[name] = read_header(index_path.parent / name)
+            try:
+                headers[name] = read_header(index_path.parent / name)
+            except CheckpointError as error:
+                msg = f'{error}; {INDEX_FILE} names it'
+                raise CheckpointError(msg) from error
         if key not in headers[name]:
             msg = f'{index_path.parent / name} has no tensor {key}, though {INDEX_FILE} says so'
             raise CheckpointError(msg)
@@ -166,19 +184,19 @@ def load_component(path: Path, *, shapes_only: bool = False) -> dict[str, torch.
         Tensors by key, a ``module.`` prefix (DistributedDataParallel) removed.
 
     Raises:
-        CheckpointError: Not a file of tensors, truncated, or a pickle that holds anything else.
+        CheckpointError: Not a file of tensors, truncated, a pickle that holds anything else, or
+            tensors that are larger than the file.
     """
+    size = _check_archive(path)
     device = 'meta' if shapes_only else 'cpu'
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError:
-        msg = f'{path} is missing'
-        raise CheckpointError(msg) from None
+        # Mapped, a storage takes no memory that its file does not have.
+        content = torch.load(path, map_location=device, weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0] if str(error) else 'broken pickle'
         msg = f'{path} is refused: it is not a plain file of tensors ({reason})'
         raise CheckpointError(msg) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a broken pickle can raise anything
         msg = f'{path} is truncated or not a file of tensors: {error}'
         raise CheckpointError(msg) from error
     if not isinstance(content, dict) or not content:
@@ -188,7 +206,37 @@ def load_component(path: Path, *, shapes_only: bool = False) -> dict[str, torch.
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             msg = f'{path}: {key!r} is {type(value).__name__}; allowed are tensors only'
             raise CheckpointError(msg)
-    return {key.removeprefix('module.'): value for key, value in content.items()}
+        if value.layout is not torch.strided or value.is_quantized:
+            msg = f'{path}: {key!r} is {value.layout}; allowed are dense tensors only'
+            raise CheckpointError(msg)
+    if sum(value.numel() * value.element_size() for value in content.values()) > size:
+        msg = f'{path} has {size} bytes, which its tensors exceed'
+        raise CheckpointError(msg)
+    # A copy, because the file may change or vanish under its map.
+    return {key.removeprefix('module.'): value.clone() for key, value in content.items()}
+
+
+def _check_archive(path: Path) -> int:
+    """Return the size of a ``.pt`` file whose parts are not larger than it says."""
+    with opened(path, CheckpointError) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+        except Exception as error:  # zipfile raises what a broken directory makes of it
+            msg = f'{path} is refused: it is truncated or not a file of torch.save ({error})'
+            raise CheckpointError(msg) from error
+    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        msg = f'{path} is refused: {packed[0]} is compressed, which torch.save never does'
+        raise CheckpointError(msg)
+    names = [entry for entry in entries if entry.filename.endswith('.pkl')]
+    if sum(entry.file_size for entry in entries) > size or any(
+        entry.file_size > _LARGEST_PICKLE for entry in names
+    ):
+        msg = f'{path} is refused: it has {size} bytes and declares more, or a table of too many'
+        raise CheckpointError(msg)
+    return size
 
 
 def fill_module(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from safe_vla_ros.errors import CheckpointError
+from safe_vla_ros.bounded_files import opened, parse_json
+from safe_vla_ros.errors import CheckpointError, shortened
 
 _DTYPES = {
     'F64': torch.float64,
@@ -24,7 +24,8 @@ _DTYPES = {
     'U8': torch.uint8,
     'BOOL': torch.bool,
 }
-_MAX_HEADER_BYTES = 100_000_000
+_MAX_HEADER_BYTES = 16 * 2**20
+"""A hundred thousand tensors."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class StoredTensor:
 
     def part(self, index: int, parts: int) -> StoredTensor:
         """Return the ``index``-th of ``parts`` equal blocks of rows (fused q, k, v)."""
-        if self.shape[0] % parts:
-            msg = f'{self.path}: {self.key} has {self.shape[0]} rows, not a multiple of {parts}'
+        if not self.shape or self.shape[0] % parts:
+            rows = self.shape[0] if self.shape else 'no'
+            msg = f'{self.path}: {self.key} has {rows} rows, not a multiple of {parts}'
             raise CheckpointError(msg)
         shape = (self.shape[0] // parts, *self.shape[1:])
         size = math.prod(shape) * self.dtype.itemsize
@@ -65,16 +67,6 @@ class StoredTensor:
             msg = f'{self.path}: {self.key} has shape {list(self.shape)}, expected {list(shape)}'
             raise CheckpointError(msg)
         return replace(self, shape=shape)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    try:
-        with path.open('rb', buffering=0) as file:
-            yield file
-    except OSError as error:
-        msg = f'{path} cannot be read: {error.strerror}'
-        raise CheckpointError(msg) from error
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -89,11 +81,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     Raises:
         CheckpointError: The file is missing, a pickle, truncated, or not a safetensors file.
     """
-    if not path.is_file():
-        msg = f'{path} is missing'
-        raise CheckpointError(msg)
-    size = path.stat().st_size
-    with _opened(path) as file:
+    with opened(path, CheckpointError) as file:
+        size = os.fstat(file.fileno()).st_size
         start = file.read(8)
         length = int.from_bytes(start, 'little')
         if len(start) < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
@@ -102,7 +91,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             raise CheckpointError(msg)
         text = file.read(length)
     try:
-        entries = json.loads(text)
+        entries = parse_json(text)
         tensors = {
             key: _stored_tensor(path, key, entry, 8 + length)
             for key, entry in entries.items()
@@ -114,6 +103,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     end = max((tensor.offset + tensor.nbytes for tensor in tensors.values()), default=0)
     if end > size:
         msg = f'{path} is truncated: it has {size} bytes, its tensors need {end}'
+        raise CheckpointError(msg)
+    if sum(tensor.nbytes for tensor in tensors.values()) > size - 8 - length:
+        msg = f'{path} has {size} bytes, and its tensors overlap in them'
         raise CheckpointError(msg)
     return tensors
 
@@ -132,10 +124,13 @@ def _stored_tensor(path: Path, key: str, entry: Mapping[str, Any], data: int) ->
     if dtype is None:
         msg = f'{path}: {key} has dtype {entry["dtype"]}; allowed are {", ".join(_DTYPES)}'
         raise CheckpointError(msg)
-    begin, end = (int(offset) for offset in entry['data_offsets'])
-    shape = tuple(int(length) for length in entry['shape'])
+    begin, end = entry['data_offsets']
+    shape = tuple(entry['shape'])
+    if not all(type(number) is int and 0 <= number < 2**48 for number in (begin, end, *shape)):
+        msg = f'{key} has shape {list(shape)} and offsets {begin}, {end}'
+        raise ValueError(shortened(msg))
     tensor = StoredTensor(path, key, dtype, shape, data + begin)
-    if begin < 0 or min(shape, default=0) < 0 or tensor.nbytes != end - begin:
+    if tensor.nbytes != end - begin:
         msg = f'{path}: {key} has shape {list(shape)} but {end - begin} bytes'
         raise CheckpointError(msg)
     return tensor
@@ -174,7 +169,7 @@ def read_tensor(stored: StoredTensor, file: BinaryIO) -> torch.Tensor:
 
 def load_tensor(stored: StoredTensor) -> torch.Tensor:
     """Read one tensor on its own, on the CPU at its dtype on disk; see ``read_tensor``."""
-    with _opened(stored.path) as file:
+    with opened(stored.path, CheckpointError) as file:
         return read_tensor(stored, file)
 
 
@@ -223,7 +218,7 @@ def load_parameters(
     for name in sorted(parameters, key=lambda name: sources[name].offset):
         files.setdefault(sources[name].path, []).append(name)
     for path in sorted(files):
-        with _opened(path) as file:
+        with opened(path, CheckpointError) as file:
             for name in files[path]:
                 tensor = read_tensor(sources[name], file).to(device=device, dtype=dtype)
                 set_parameter(module, name, tensor)

@@ -7,19 +7,26 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from safe_vla_ros.bounded_files import opened
 from safe_vla_ros.errors import CheckpointError, ObservationError
 from safe_vla_ros.policies.actions import to_chunk
 from safe_vla_ros.policies.attention import use_tapping_attention
+from safe_vla_ros.policies.checkpoint_tensors import read_header, read_tensor
 from safe_vla_ros.policies.decoder import run_decoder
 from safe_vla_ros.policies.device import choose_device, choose_dtype
-from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
+from safe_vla_ros.policies.mini_model import STRIDE, MiniConfig, MiniVla
 from safe_vla_ros.policies.pruning_record import make_record
-from safe_vla_ros.policies.spec import apply_policy_file, read_config
+from safe_vla_ros.policies.spec import (
+    LARGEST_CHUNK,
+    apply_policy_file,
+    check_integer,
+    check_numbers,
+    read_config,
+)
 from safe_vla_ros.policies.stage_timer import StageTimer
+from safe_vla_ros.policies.tokenizer_file import encode_text, read_tokenizer
 from safe_vla_ros.pruning import EpisodeState, make_episode
 from safe_vla_ros.types import PolicySpec
 
@@ -38,6 +45,21 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = 'model.safetensors'
 TOKENIZER_FILE = 'tokenizer.json'
+_RANGES = {
+    'vocab_size': (3, 1_000_000),
+    'instruction_length': (1, 512),
+    'chunk_size': (1, LARGEST_CHUNK),
+    'action_dim': (1, 64),
+    'proprio_dim': (1, 1024),
+    'hidden_size': (2, 16_384),
+    'num_hidden_layers': (1, 256),
+    'num_attention_heads': (1, 256),
+    'intermediate_size': (1, 65_536),
+}
+"""Smallest and largest values of config.json."""
+
+_MOST_CAMERAS = 16
+_LARGEST_IMAGE = 1024
 PAD_TOKEN, UNKNOWN_TOKEN, STOP_TOKEN = '<pad>', '<unk>', '<stop>'
 
 
@@ -55,7 +77,7 @@ def make_tokenizer(sentences: Iterable[str]) -> Tokenizer:
 
 def encode_instruction(tokenizer: Tokenizer, text: str, length: int) -> list[int]:
     """Return exactly ``length`` token ids: padded with 0 or cut."""
-    ids: list[int] = tokenizer.encode(text).ids[:length]
+    ids = encode_text(tokenizer, text)[:length]
     return ids + [0] * (length - len(ids))
 
 
@@ -81,14 +103,31 @@ def model_config(config: dict[str, Any], path: Path) -> MiniConfig:
     """Read the network's sizes from a ``config.json``.
 
     Raises:
-        CheckpointError: A key is missing or unknown.
+        CheckpointError: A key is missing or unknown, or a value is not allowed.
     """
     fields = {key: value for key, value in config.items() if key != 'model_type'}
     try:
-        return MiniConfig(**fields)
+        read = MiniConfig(**fields)
     except TypeError as error:
         msg = f'{path}: {str(error).replace("MiniConfig.__init__()", "config")}'
         raise CheckpointError(msg) from error
+    for name, (lowest, highest) in _RANGES.items():
+        check_integer(getattr(read, name), lowest, highest, f'{path}: {name}')
+    if read.hidden_size % (2 * read.num_attention_heads):
+        msg = f'{path}: hidden_size is {read.hidden_size}; allowed is an even number for each head'
+        raise CheckpointError(msg)
+    cameras = read.cameras
+    if not isinstance(cameras, dict) or not 0 < len(cameras) <= _MOST_CAMERAS:
+        msg = f'{path}: cameras is {cameras!r}; allowed are up to {_MOST_CAMERAS} sizes by name'
+        raise CheckpointError(msg)
+    for name, size in cameras.items():
+        if not name.isidentifier() or hasattr(torch.nn.ModuleDict, name):
+            msg = f'{path}: cameras has the name {name!r}, which no camera can have'
+            raise CheckpointError(msg)
+        check_integer(size, STRIDE, _LARGEST_IMAGE, f'{path}: cameras.{name}')
+    for name in ('proprio_mean', 'proprio_std'):
+        check_numbers(getattr(read, name), read.proprio_dim, f'{path}: {name}')
+    return read
 
 
 def read_spec(path: Path) -> PolicySpec:
@@ -119,12 +158,12 @@ def load(
     spec = read_spec(path)
     config = model_config(read_config(path), path / 'config.json')
     device = choose_device(settings.device)
-    model = MiniVla(config)
-    _load_weights(model, path / WEIGHTS_FILE)
+    tokenizer = read_tokenizer(path / TOKENIZER_FILE, config.vocab_size)
+    model = _load_model(config, path / WEIGHTS_FILE)
     if progress is not None:
         progress(1.0)
     model.eval().to(device, choose_dtype(settings.dtype, device, torch.float32))
-    return MiniPolicy(spec, settings, model, _load_tokenizer(path / TOKENIZER_FILE))
+    return MiniPolicy(spec, settings, model, tokenizer)
 
 
 class MiniPolicy:
@@ -213,33 +252,20 @@ class MiniPolicy:
         return images, torch.from_numpy(proprio).float()[None]
 
 
-def _load_weights(model: MiniVla, path: Path) -> None:
-    try:
-        weights = load_file(path)
-    except FileNotFoundError:
-        msg = f'{path} is missing'
-        raise CheckpointError(msg) from None
-    except (OSError, SafetensorError) as error:
-        msg = f'{path} cannot be read as safetensors: {error}'
-        raise CheckpointError(msg) from error
-    expected = model.state_dict()
+def _load_model(config: MiniConfig, path: Path) -> MiniVla:
+    """Build the network once the file is known to hold all of it."""
+    stored = read_header(path)
+    with torch.device('meta'):
+        expected = MiniVla(config).state_dict()
     for name, tensor in expected.items():
-        if name not in weights:
+        if name not in stored:
             msg = f'{path}: tensor {name!r} is missing'
             raise CheckpointError(msg)
-        if weights[name].shape != tensor.shape:
-            got, wanted = list(weights[name].shape), list(tensor.shape)
+        if stored[name].shape != tensor.shape:
+            got, wanted = list(stored[name].shape), list(tensor.shape)
             msg = f'{path}: tensor {name!r} has shape {got}, config.json asks for {wanted}'
             raise CheckpointError(msg)
-    model.load_state_dict({name: weights[name] for name in expected})
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    if not path.exists():
-        msg = f'{path} is missing'
-        raise CheckpointError(msg)
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        msg = f'{path} cannot be read as a tokenizer: {error}'
-        raise CheckpointError(msg) from error
+    model = MiniVla(config)
+    with opened(path, CheckpointError) as file:
+        model.load_state_dict({name: read_tensor(stored[name], file) for name in expected})
+    return model

@@ -90,7 +90,11 @@ def read_bounds(statistics: Mapping[str, Any], part: str, normalization: str, wh
             raise CheckpointError(msg)
         vectors.append(_vector(entry[name], f'{where}: {part}.{name}'))
     low, high = vectors
-    mask = np.asarray(entry.get('mask', [True] * len(low)))
+    try:
+        mask = np.asarray(entry.get('mask', [True] * len(low)))
+    except ValueError as error:
+        msg = f'{where}: {part}.mask must be a list of true and false'
+        raise CheckpointError(msg) from error
     if low.shape != high.shape or mask.shape != low.shape or mask.dtype != np.bool_:
         names = '/'.join(BOUND_NAMES[normalization])
         msg = (

@@ -7,14 +7,20 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import LlamaConfig
 
 from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.normalization import BOUND_NAMES
 from safe_vla_ros.policies.prompt import PROMPT
-from safe_vla_ros.policies.spec import POLICY_FILE, read_json, read_policy_group
+from safe_vla_ros.policies.spec import (
+    LARGEST_CHUNK,
+    POLICY_FILE,
+    check_integer,
+    check_numbers,
+    read_json,
+    read_policy_group,
+)
 from safe_vla_ros.policies.vision_sizes import (
     TowerSizes,
     read_tower_sizes,
@@ -24,6 +30,19 @@ from safe_vla_ros.policies.vision_sizes import (
 ACTION_SLICES = ('oft', 'shifted')
 TOWER_PREFIXES = ('vision_backbone.featurizer', 'vision_backbone.fused_featurizer')
 _SUPPORTED_RESIZE = 'resize-naive'
+LONGEST_PROMPT = 10_000
+LARGEST_IMAGE = 4096
+_TEXT_RANGES = {
+    'vocab_size': 2**20,
+    'hidden_size': 2**16,
+    'intermediate_size': 2**20,
+    'num_hidden_layers': 512,
+    'num_attention_heads': 1024,
+    'num_key_value_heads': 1024,
+    'head_dim': 2**16,
+    'max_position_embeddings': 2**24,
+}
+"""Largest values of text_config; the weights' shapes must then agree with them."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +81,14 @@ def read_options(directory: Path) -> OpenVlaOptions:
         raise CheckpointError(msg)
     heads = group.get('vision_heads')
     if heads is not None:
-        valid = isinstance(heads, list) and all(isinstance(n, int) and n > 0 for n in heads)
+        valid = isinstance(heads, list) and all(type(n) is int and n > 0 for n in heads)
         _check(valid, where, 'vision_heads', heads, 'a list of positive integers')
         group['vision_heads'] = tuple(heads)
     options = OpenVlaOptions(**group)
     size = options.chunk_size
-    valid = size is None or (isinstance(size, int) and size > 0)
-    _check(valid, where, 'chunk_size', size, 'a positive integer')
-    valid = options.normalization is None or options.normalization in BOUND_NAMES
+    valid = size is None or (type(size) is int and 0 < size <= LARGEST_CHUNK)
+    _check(valid, where, 'chunk_size', size, f'a positive integer up to {LARGEST_CHUNK}')
+    valid = options.normalization in (None, *BOUND_NAMES)
     _check(valid, where, 'normalization', options.normalization, ' or '.join(BOUND_NAMES))
     allowed = ' or '.join(ACTION_SLICES)
     _check(
@@ -78,6 +97,7 @@ def read_options(directory: Path) -> OpenVlaOptions:
     ways = ('autoregressive', 'parallel')
     _check(options.decoding in ways, where, 'decoding', options.decoding, ' or '.join(ways))
     valid = isinstance(options.prompt, str) and '{instruction}' in options.prompt
+    valid = valid and len(options.prompt) <= LONGEST_PROMPT
     _check(valid, where, 'prompt', options.prompt, 'a text with {instruction} in it')
     return options
 
@@ -120,6 +140,9 @@ def read_sizes(checkpoint: Checkpoint, heads: Sequence[int] | None = None) -> Ne
     where = checkpoint.path / 'config.json'
     preprocessor = read_json(path)
     timm_ids = checkpoint.setting('timm_model_ids')
+    if not isinstance(timm_ids, list) or not all(isinstance(name, str) for name in timm_ids):
+        msg = f'{where}: timm_model_ids is {timm_ids!r}, allowed is a list of names'
+        raise CheckpointError(msg)
     strategy = checkpoint.config.get('image_resize_strategy', _SUPPORTED_RESIZE)
     if strategy != _SUPPORTED_RESIZE:
         msg = f'{where}: image_resize_strategy is {strategy!r}, supported is {_SUPPORTED_RESIZE}'
@@ -139,7 +162,7 @@ def read_sizes(checkpoint: Checkpoint, heads: Sequence[int] | None = None) -> Ne
             TOWER_PREFIXES[i],
             timm_ids[i],
             heads=heads[i],
-            image_size=int(sizes[i][-1]),
+            image_size=check_integer(sizes[i][-1], 1, LARGEST_IMAGE, f'{path}: input_sizes'),
         )
         for i in range(count)
     )
@@ -166,17 +189,14 @@ def _vectors(
         msg = f'{path}: {key} is {value!r}, allowed is a list of {count}, one per vision tower'
         raise CheckpointError(msg)
     for vector in value:
-        numbers = isinstance(vector, list) and all(isinstance(n, (int, float)) for n in vector)
-        if not numbers or len(vector) != 3:
-            msg = f'{path}: {key} holds {vector!r}, allowed are three numbers'
-            raise CheckpointError(msg)
+        check_numbers(vector, 3, f'{path}: {key}')
     return tuple(tuple(vector) for vector in value)
 
 
 def _projector_widths(checkpoint: Checkpoint, inputs: int, outputs: int) -> tuple[int, ...]:
     """Three layers after fused towers, else two; only the width between them is free."""
     layers = 3 if 'projector.fc3.weight' in checkpoint.tensors else 2
-    hidden = [checkpoint.tensor(f'projector.fc{i + 1}.weight').shape[0] for i in range(layers - 1)]
+    hidden = [checkpoint.length(f'projector.fc{i + 1}.weight', 0) for i in range(layers - 1)]
     return (inputs, *hidden, outputs)
 
 
@@ -189,11 +209,22 @@ def _llama_config(checkpoint: Checkpoint) -> LlamaConfig:
         msg = f'{where}: text_config.model_type is {kind!r}, supported is llama'
         raise CheckpointError(msg)
     known = {key: value for key, value in text.items() if key not in ('model_type', 'auto_map')}
+    for key, largest in _TEXT_RANGES.items():
+        if known.get(key) is not None:
+            check_integer(known[key], 1, largest, f'{where}: text_config.{key}')
     try:
-        return LlamaConfig(**known)
-    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
+        llama = LlamaConfig(**known)
+    except Exception as error:  # the library's validators raise what they like
         msg = f'{where}: text_config is not a Llama configuration: {error}'
         raise CheckpointError(msg) from error
+    stored = checkpoint.count_blocks('language_model.model.layers')
+    if llama.num_hidden_layers > stored:
+        msg = (
+            f'{where}: text_config.num_hidden_layers is {llama.num_hidden_layers}; '
+            f'{checkpoint.weights_file} has {stored}'
+        )
+        raise CheckpointError(msg)
+    return llama
 
 
 def guess_chunk_size(datasets: Sequence[str], action_dim: int, proprio_dim: int | None) -> int:
@@ -235,12 +266,9 @@ def read_token_bins(checkpoint: Checkpoint, sizes: NetworkSizes) -> tuple[int, i
     Raises:
         CheckpointError: config.json holds something else than whole numbers.
     """
-    values = []
-    for key, default in (('pad_to_multiple_of', 64), ('n_action_bins', 256)):
-        value = checkpoint.config.get(key, default)
-        if not isinstance(value, int) or value < 0:
-            where = checkpoint.path / 'config.json'
-            msg = f'{where}: {key} is {value!r}, allowed is a whole number'
-            raise CheckpointError(msg)
-        values.append(value)
-    return sizes.llama.vocab_size - values[0], values[1]
+    where, vocabulary = checkpoint.path / 'config.json', sizes.llama.vocab_size
+    padding = checkpoint.config.get('pad_to_multiple_of', 64)
+    bins = checkpoint.config.get('n_action_bins', 256)
+    check_integer(padding, 0, vocabulary, f'{where}: pad_to_multiple_of')
+    check_integer(bins, 2, vocabulary, f'{where}: n_action_bins')
+    return vocabulary - padding, bins

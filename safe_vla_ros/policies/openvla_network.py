@@ -223,7 +223,11 @@ def load_network(
     Raises:
         CheckpointError: A weight is missing, has another shape, or cannot be read.
     """
-    network = build_network(sizes, with_lm_head=with_lm_head)
+    try:
+        network = build_network(sizes, with_lm_head=with_lm_head)
+    except Exception as error:  # what the library says of values that only it knows
+        msg = f'{checkpoint.path / "config.json"}: no network can be built: {error}'
+        raise CheckpointError(msg) from error
     # Shapes are compared before the first byte is read, so a wrong directory fails at once.
     sources = {
         f'decoder.{name}': checkpoint.tensor(f'{_LLAMA}.{name}')

@@ -47,7 +47,7 @@ from safe_vla_ros.policies.openvla_policy import (
     tokenizer_of,
 )
 from safe_vla_ros.policies.packed_linear import pack_for_cpu
-from safe_vla_ros.policies.spec import apply_policy_file
+from safe_vla_ros.policies.spec import LARGEST_CHUNK, apply_policy_file, check_integer
 from safe_vla_ros.types import PolicySettings, PolicySpec
 
 _EPSILON = 1e-8
@@ -110,8 +110,9 @@ def open_directory(path: Path, options: OpenVlaOptions | None = None) -> OftDire
     size = options.chunk_size or checkpoint.config.get('num_actions_chunk')
     if size is None:
         size = guess_chunk_size(list(checkpoint.statistics()), action_dim, proprio_dim)
+    check_integer(size, 1, LARGEST_CHUNK, f'{path / "config.json"}: num_actions_chunk')
     return OftDirectory(
-        checkpoint, options, sizes, head_file, proprio_file, proprio_dim, action_dim, int(size)
+        checkpoint, options, sizes, head_file, proprio_file, proprio_dim, action_dim, size
     )
 
 

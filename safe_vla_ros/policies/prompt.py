@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from safe_vla_ros.errors import CheckpointError, ObservationError
+from safe_vla_ros.policies.tokenizer_file import encode_text, read_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 PROMPT = 'In: What action should the robot take to {instruction}?\nOut:'
 BEGIN_ID = 1
@@ -38,11 +41,7 @@ class PromptEncoder:
             if self._path.with_name('tokenizer.model').exists():
                 msg += ' (tokenizer.model alone is not read: save the fast tokenizer beside it)'
             raise CheckpointError(msg)
-        try:
-            return Tokenizer.from_file(str(self._path))
-        except Exception as error:  # tokenizers raises plain Exception
-            msg = f'{self._path} is not a tokenizer: {error}'
-            raise CheckpointError(msg) from error
+        return read_tokenizer(self._path, self._vocabulary)
 
     def check(self) -> None:
         """Read the tokenizer now.
@@ -50,10 +49,7 @@ class PromptEncoder:
         Raises:
             CheckpointError: It is missing, broken, or its ids do not fit the decoder.
         """
-        highest = max(self._tokenizer.get_vocab().values(), default=0)
-        if highest >= self._vocabulary:
-            msg = f'{self._path} has ids up to {highest}; the decoder embeds {self._vocabulary}'
-            raise CheckpointError(msg)
+        self._tokenizer  # noqa: B018  (reads it)
 
     def encode(self, instruction: str) -> list[int]:
         """Return the ids of the prompt: beginning of sequence first, the space marker last.
@@ -66,10 +62,7 @@ class PromptEncoder:
             ObservationError: The instruction has a character that the tokenizer cannot encode.
         """
         text = self._template.replace('{instruction}', instruction.lower())
-        ids = list(self._tokenizer.encode(text).ids)
-        if max(ids, default=0) >= self._vocabulary:
-            msg = f'{self._path} gives id {max(ids)}; the decoder embeds {self._vocabulary} tokens'
-            raise CheckpointError(msg)
+        ids = encode_text(self._tokenizer, text)
         if not ids:
             msg = f'the tokenizer turned {text!r} into no tokens'
             raise ObservationError(msg)

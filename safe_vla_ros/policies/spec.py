@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from safe_vla_ros.errors import CheckpointError
+from safe_vla_ros import bounded_files
+from safe_vla_ros.errors import CheckpointError, shortened
 from safe_vla_ros.resources import find_share
 
 if TYPE_CHECKING:
@@ -19,6 +17,9 @@ if TYPE_CHECKING:
     from safe_vla_ros.types import PolicySpec
 
 POLICY_FILE = 'policy.yaml'
+LARGEST_CHUNK = 1000
+"""Actions per chunk; policies have up to a hundred."""
+
 _HUB_REFERENCE = re.compile(r'^hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})$')
 _HUB_PATTERNS = ['*.json', '*.safetensors', '*_checkpoint.pt', 'tokenizer.model', POLICY_FILE]
 
@@ -62,9 +63,13 @@ def find_policy(reference: str) -> Path:
     """
     if reference.startswith('hf:'):
         return _download(reference)
-    directory = Path(reference).expanduser()
-    if directory.is_dir():
-        return directory
+    try:
+        directory = Path(reference).expanduser()
+        if directory.is_dir():
+            return directory
+    except (OSError, RuntimeError) as error:
+        msg = f'policy {shortened(reference)!r} cannot be looked for: {error}'
+        raise CheckpointError(msg) from error
     tried = [directory]
     if re.fullmatch(r'[\w-]+', reference):
         tried.append(find_share('models') / reference)
@@ -84,14 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Missing, unreadable, not JSON or not an object.
     """
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        msg = f'{path} is missing'
-        raise CheckpointError(msg) from None
-    except (OSError, ValueError) as error:
-        msg = f'{path} cannot be read as JSON: {error}'
-        raise CheckpointError(msg) from error
+    content = bounded_files.read_json(path, CheckpointError)
     if not isinstance(content, dict):
         msg = f'{path} must hold a JSON object, got {type(content).__name__}'
         raise CheckpointError(msg)
@@ -111,6 +109,32 @@ def read_config(directory: Path) -> dict[str, Any]:
     return read_json(path)
 
 
+def check_integer(value: object, lowest: int, highest: int, where: str) -> int:
+    """Return a value that is a whole number in a range.
+
+    Raises:
+        CheckpointError: It is not; the sentence begins with ``where``.
+    """
+    if type(value) is not int or not lowest <= value <= highest:
+        got = shortened(repr(value))
+        msg = f'{where} is {got}, allowed is a whole number from {lowest} to {highest}'
+        raise CheckpointError(msg)
+    return value
+
+
+def check_numbers(value: object, count: int, where: str) -> list[float]:
+    """Return a list of so many finite numbers.
+
+    Raises:
+        CheckpointError: It is something else; the sentence begins with ``where``.
+    """
+    right = isinstance(value, list) and len(value) == count
+    if right and all(type(n) in (int, float) and abs(n) < 1e300 for n in value):  # type: ignore[attr-defined]
+        return [float(n) for n in value]  # type: ignore[attr-defined]
+    msg = f'{where} is {shortened(repr(value))}, allowed are {count} finite numbers'
+    raise CheckpointError(msg)
+
+
 def apply_policy_file(spec: PolicySpec, directory: Path) -> PolicySpec:
     """Return the spec with the values of the directory's ``policy.yaml``, if it has one.
 
@@ -127,7 +151,7 @@ def apply_policy_file(spec: PolicySpec, directory: Path) -> PolicySpec:
         if key in _TOP:
             changes[key] = value
         elif key in _LIMITS:
-            limits[key] = float(value)
+            limits[key] = check_numbers([value], 1, f'{path}: {key}')[0]
         elif key in _GROUPS:
             changes.update(_read_group(path, key, value))
         elif key == 'pruning':
@@ -137,6 +161,9 @@ def apply_policy_file(spec: PolicySpec, directory: Path) -> PolicySpec:
             msg = f'{path}: unknown key {key!r}; known keys: {known}'
             raise CheckpointError(msg)
     for name in _SEQUENCES & changes.keys():
+        if not isinstance(changes[name], list):
+            msg = f'{path}: {name} must be a list, got {changes[name]!r}'
+            raise CheckpointError(msg)
         changes[name] = tuple(str(item) for item in changes[name])
     return replace(spec, **changes, limits={**spec.limits, **limits})
 
@@ -154,11 +181,7 @@ def read_policy_group(directory: Path, group: str) -> Mapping[str, Any]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f'{path} cannot be read as YAML: {error}'
-        raise CheckpointError(msg) from error
+    content = bounded_files.read_yaml(path, CheckpointError) or {}
     if not isinstance(content, dict):
         msg = f'{path} must hold a mapping, got {type(content).__name__}'
         raise CheckpointError(msg)

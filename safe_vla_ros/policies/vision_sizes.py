@@ -80,11 +80,14 @@ def read_tower_sizes(
         if len(tensor.shape) != dimensions:
             msg = f'{tensor.path}: {tensor.key} has shape {list(tensor.shape)}'
             raise CheckpointError(f'{msg}, expected {dimensions} dimensions')
+        if 0 in tensor.shape:
+            msg = f'{tensor.path}: {tensor.key} has shape {list(tensor.shape)}, which is empty'
+            raise CheckpointError(msg)
     width, patch = patches.shape[0], patches.shape[3]
     registers = 0
     if re.search(r'_reg\d', timm_id):
-        registers = checkpoint.tensor(f'{prefix}.reg_token').shape[1]
-    if blocks < 2 or width % heads:
+        registers = checkpoint.length(f'{prefix}.reg_token', 1)
+    if blocks < 2 or heads < 1 or width % heads:
         msg = (
             f'{checkpoint.weights_file}: {prefix} has {blocks} blocks, width {width} and {heads} '
             'heads; at least two blocks and a width divisible by the heads are needed'

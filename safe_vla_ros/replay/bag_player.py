@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from safe_vla_ros.errors import ObservationError
 from safe_vla_ros.replay.cdr import read_message
 from safe_vla_ros.replay.errors import MessageError
 from safe_vla_ros.replay.replay_setup import STAMP_CLOCK
@@ -206,8 +207,7 @@ class BagPlayer:
 
     def _deliver_event(self, route: Route, message: Any) -> None:
         if route.part == 'instruction':
-            for run in self.runs:
-                run.runtime.set_instruction(message.data)
+            self._deliver_instruction(route, message.data)
         elif route.part == 'episode':
             if message.status and message.status[0].message == 'started':
                 for run in self.runs:
@@ -215,6 +215,13 @@ class BagPlayer:
         else:
             for run in self.runs:
                 run.agreement.record_gripper(message.data)
+
+    def _deliver_instruction(self, route: Route, text: str) -> None:
+        try:
+            for run in self.runs:
+                run.runtime.set_instruction(text)
+        except ObservationError as error:
+            self._skip(f'refused on {route.topic}', f'{route.topic}: {error}')
 
     def _deliver_stamped(self, route: Route, message: Any, header: MessageHeader) -> None:
         if route.part == 'image':

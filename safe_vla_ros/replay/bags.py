@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from rosbags.rosbag2 import Reader
 
+from safe_vla_ros.bounded_files import opened, read_bytes
 from safe_vla_ros.replay.errors import BagError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from rosbags.interfaces import Connection
 
 STORAGE_SUFFIXES = ('.mcap', '.db3')
+METADATA = 'metadata.yaml'
+_LARGEST_METADATA = 2 * 2**20
+"""Bytes; a recording split ten thousand times has them."""
 
 
 class TopicType(NamedTuple):
@@ -65,11 +69,13 @@ class Bag:
         _check_path(self.path)
         try:
             self._reader = self._stack.enter_context(Reader(self.path))
+            _check_reader(self._reader)
         except Exception as error:
+            self._close()
             msg = f'{self.path} cannot be opened as a rosbag2: {_reason(error)}'
             raise BagError(msg) from error
         if not self._reader.message_count:
-            self._stack.close()
+            self._close()
             msg = f'{self.path} holds no messages'
             raise BagError(msg)
         return self
@@ -81,7 +87,12 @@ class Bag:
         trace: TracebackType | None,
     ) -> None:
         """Close the bag."""
-        self._stack.close()
+        self._close()
+
+    def _close(self) -> None:
+        # A reader may fail to forget what a broken metadata.yaml made it hold.
+        with suppress(Exception):
+            self._stack.close()
         self._reader = None
 
     @property
@@ -150,13 +161,15 @@ class Bag:
         source = self.reader.messages(connections)
         while True:
             try:
-                item = next(source)
+                connection, time_ns, raw = next(source)
+                _check_type(time_ns, int, 'a time')
+                _check_type(raw, bytes, 'a message')
             except StopIteration:
                 return
             except Exception as error:
                 msg = f'{self.path} is damaged: {_reason(error)}'
                 raise BagError(msg) from error
-            yield item
+            yield connection, time_ns, raw
 
 
 def _check_path(path: Path) -> None:
@@ -164,7 +177,11 @@ def _check_path(path: Path) -> None:
         msg = f'{path} does not exist'
         raise BagError(msg)
     if path.is_dir():
-        if (path / 'metadata.yaml').exists():
+        if (path / METADATA).exists():
+            read_bytes(path / METADATA, limit=_LARGEST_METADATA, error=BagError)
+            for file in path.iterdir():
+                if not file.is_dir():
+                    _check_regular(file)
             return
         files = sorted(file.name for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES)
         if not files:
@@ -181,8 +198,31 @@ def _check_path(path: Path) -> None:
     if path.suffix not in STORAGE_SUFFIXES:
         msg = f'{path} is not a rosbag2: allowed are a directory with metadata.yaml, .mcap and .db3'
         raise BagError(msg)
+    _check_regular(path)
+
+
+def _check_regular(path: Path) -> None:
+    with opened(path, BagError):
+        pass
+
+
+def _check_reader(reader: Reader) -> None:
+    """Refuse what metadata.yaml and sqlite3, which know no types, may hold instead of values."""
+    for count in (reader.message_count, reader.start_time, reader.end_time):
+        _check_type(count, int, 'a number of messages or nanoseconds')
+    for connection in reader.connections:
+        _check_type(connection.topic, str, 'a topic')
+        _check_type(connection.msgtype, str, 'a message type')
+        _check_type(connection.msgcount, int, 'a number of messages')
+
+
+def _check_type(value: object, kind: type, what: str) -> None:
+    if not isinstance(value, kind):
+        msg = f'it holds {value!r} where {what} belongs'
+        raise BagError(msg)
 
 
 def _reason(error: Exception) -> str:
     text = str(error) or 'no further explanation'
-    return text if type(error).__name__ == 'ReaderError' else f'{type(error).__name__}: {text}'
+    said = isinstance(error, BagError) or type(error).__name__ == 'ReaderError'
+    return text if said else f'{type(error).__name__}: {text}'

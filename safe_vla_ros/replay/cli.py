@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import yaml
 from rich.console import Console
 
+from safe_vla_ros.bounded_files import parse_yaml
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.replay.bag_replay import INTERRUPTED, BagTask
 from safe_vla_ros.replay.errors import ReplayError
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program's name; the process's own when not given.
 
     Returns:
-        0 when everything was replayed, 1 when some bags could not be, 2 when nothing was begun,
-        130 when Ctrl-C ended it with a partial result.
+        0 when everything was replayed, 1 when some bags could not be, 2 when there is no
+        result, 130 when Ctrl-C ended it with a partial result.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     console = Console()
@@ -70,11 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _replay(arguments: Sequence[str], console: Console) -> int:
     options = _parser().parse_args(arguments)
     shard = Shard.parse(options.shard)
-    settings, resolved = _settings(options)
     tasks = [BagTask(index, path) for index, path in enumerate(options.bags)]
     mine = shard.of(tasks)
-    out = options.out or Path('out/replay') / options.bags[0].stem
-    with ResultFolder(out, overwrite=options.overwrite) as folder, _stopping() as stop:
+    out = options.out or Path('out/replay') / (options.bags[0].resolve().stem or 'bag')
+    target = ResultFolder(out, overwrite=options.overwrite, sources=options.bags)
+    with target as folder, _stopping() as stop:
+        settings, resolved = _settings(options)
         with ProgressDisplay(console, max(len(mine), 1)) as progress:
             if min(options.jobs, len(mine)) > 1:
                 results = replay_in_processes(
@@ -136,7 +137,11 @@ def _settings(options: argparse.Namespace) -> tuple[ReplaySettings, dict[str, Re
         if not equals:
             msg = f'--set got {item!r}; allowed is NAME=VALUE'
             raise ReplayError(msg)
-        values[name] = yaml.safe_load(text)
+        try:
+            values[name] = parse_yaml(text)
+        except ValueError as error:
+            msg = f'--set got {item!r}, whose value is no YAML: {error}'
+            raise ReplayError(msg) from error
     if options.policy:
         values['policy'] = options.policy
     if options.instruction is not None:

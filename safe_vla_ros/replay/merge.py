@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from safe_vla_ros.bounded_files import read_json
 from safe_vla_ros.replay.bag_replay import RESULT
 from safe_vla_ros.replay.errors import ReplayError
 from safe_vla_ros.replay.output import BAGS, ResultFolder, read_summary
@@ -42,12 +42,11 @@ def merge(folders: Sequence[Path], out: Path, *, overwrite: bool) -> dict[str, A
                 msg = f'bag {bag["bag"]} is in {found[bag["key"]]} and in {folder}'
                 raise ReplayError(msg)
             found[bag['key']] = folder
-    with ResultFolder(out, overwrite=overwrite) as target:
+    with ResultFolder(out, overwrite=overwrite, sources=folders) as target:
         results = []
         for key, folder in found.items():
             shutil.copytree(folder / BAGS / key, target.bag(key))
-            text = (target.bag(key) / RESULT).read_text(encoding='utf-8')
-            results.append(json.loads(text))
+            results.append(read_json(target.bag(key) / RESULT, ReplayError))
         first = summaries[0]
         header = {'version': first['version'], 'settings': first['settings'], 'shard': None}
         return target.publish(header, first['bag_list'], results)

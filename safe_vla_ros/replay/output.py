@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safe_vla_ros.bounded_files import read_json
 from safe_vla_ros.replay.bag_replay import ROWS
 from safe_vla_ros.replay.errors import ReplayError
 from safe_vla_ros.replay.replay_summary import make_summary
@@ -32,18 +33,27 @@ class ResultFolder:
         work: Where they are being written.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
-        self.path = path
-        self.work = path.with_name(f'.{path.name}.unfinished-{os.getpid()}')
+    def __init__(self, path: Path, *, overwrite: bool, sources: Sequence[Path] = ()) -> None:
+        """Name the folder; nothing is written before it is entered.
+
+        Args:
+            path: Where the results will be.
+            overwrite: Whether an older result there may be replaced.
+            sources: What is read, and therefore neither written into nor replaced.
+        """
+        self.path = Path(os.path.abspath(path))  # noqa: PTH100  (links keep their names)
+        self.work = self.path.parent / f'.{self.path.name}.unfinished-{os.getpid()}'
         self._overwrite = overwrite
+        self._sources = sources
 
     def __enter__(self) -> ResultFolder:
         """Make the folder to write in.
 
         Raises:
-            ReplayError: The place is taken, or cannot be written to.
+            ReplayError: The place is taken, cannot be written to, or lies in what is read.
         """
-        if self.path.exists():
+        self._check_apart()
+        if os.path.lexists(self.path):
             self._check_replaceable()
         try:
             (self.work / BAGS).mkdir(parents=True)
@@ -58,8 +68,15 @@ class ResultFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Remove what was not published."""
+        """Remove what was not published.
+
+        Raises:
+            ReplayError: The system took no more of it, as on a full disk.
+        """
         shutil.rmtree(self.work, ignore_errors=True)
+        if isinstance(error, OSError):
+            msg = f'results cannot be written to {self.path}, nothing of them is kept: {error}'
+            raise ReplayError(msg) from error
 
     def bag(self, key: str) -> Path:
         """Return the folder of one bag's results; not made yet."""
@@ -95,6 +112,14 @@ class ResultFolder:
         self._move()
         return summary
 
+    def _check_apart(self) -> None:
+        path = self.path.resolve()
+        for source in self._sources:
+            read = source.resolve()
+            if path == read or read in path.parents or path in read.parents:
+                msg = f'results cannot be written to {self.path}: {source} is read; choose another'
+                raise ReplayError(f'{msg} --out')
+
     def _check_replaceable(self) -> None:
         if not self._overwrite:
             msg = f'{self.path} exists; choose another folder with --out, or give --overwrite'
@@ -106,9 +131,15 @@ class ResultFolder:
 
     def _move(self) -> None:
         replaced = self.path.with_name(f'.{self.path.name}.replaced-{os.getpid()}')
-        if self.path.exists():
-            self.path.rename(replaced)
-        self.work.rename(self.path)
+        try:
+            if self.path.exists():
+                self.path.rename(replaced)
+            self.work.rename(self.path)
+        except OSError as error:
+            if replaced.exists() and not self.path.exists():
+                replaced.rename(self.path)
+            msg = f'results cannot be moved to {self.path}: {error}'
+            raise ReplayError(msg) from error
         shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -119,8 +150,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
         ReplayError: The folder is none.
     """
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+        summary = read_json(folder / SUMMARY, ReplayError)
+    except ReplayError as error:
         msg = f'{folder} is not a replay result: {error}'
         raise ReplayError(msg) from error
     if not isinstance(summary, dict) or 'format' not in summary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
+import weakref
 from typing import TYPE_CHECKING
 
 from safe_vla_ros.errors import SafeVlaError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from rclpy.clock import Clock
     from rclpy.lifecycle import LifecycleNode
+    from rclpy.node import Node
 
     from safe_vla_ros.runtime import InferenceReport
     from safe_vla_ros.runtime.parameters import Resolved
@@ -41,6 +43,18 @@ REASON_PERIOD_S = 0.2
 WORKER_PATIENCE_S = 0.5
 THROTTLE_S = 2.0
 INACTIVE = RuntimeState(StateName.WAITING, 'the node is not active')
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """Return what calls a bound method as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: object) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(*arguments)
+
+    return call
 
 
 class NodeClock:
@@ -68,6 +82,8 @@ class ConfiguredPolicy:
         node: LifecycleNode,
         policy: Policy,
         resolved: Resolved,
+        *,
+        companion: Node,
         publish_state: Callable[[RuntimeState], None],
         name: str,
     ) -> None:
@@ -77,6 +93,7 @@ class ConfiguredPolicy:
             node: Gets subscriptions and publishers.
             policy: Loaded and warm.
             resolved: Settings.
+            companion: Carries the control timer.
             publish_state: Is told every change of state.
             name: What the node is called in diagnostics.
         """
@@ -92,11 +109,15 @@ class ConfiguredPolicy:
             steady_clock=SteadyClock(),
             image_fallback=cv_bridge_decoder(),
         )
-        self._worker = InferenceWorker(self.runtime, self._on_report, on_error=self._on_error)
+        # In a cycle of references the policy would outlive its last user, an inference perhaps.
+        self._worker = InferenceWorker(
+            self.runtime, _weakly(self._on_report), on_error=_weakly(self._on_error)
+        )
         self._control = ControlLoop(
             node,
+            companion,
             resolved.control.control_rate_hz,
-            self._tick,
+            _weakly(self._tick),
             self.runtime.clock_stands_still,
         )
         self._topics = PolicyTopics(node)
@@ -189,10 +210,15 @@ class ConfiguredPolicy:
         self._overlays.stop()
         return self._worker.stop(WORKER_PATIENCE_S)
 
-    def close(self) -> None:
-        """Halt, and end every topic."""
+    def close(self) -> threading.Thread | None:
+        """Halt, and end every topic.
+
+        Returns:
+            The thread of an inference that has not ended, which keeps the policy in memory.
+        """
         self.deactivate()
         self._topics.close()
+        return self._worker.thread
 
     def _open_topics(self, resolved: Resolved) -> None:
         node, settings = self._node, resolved.node

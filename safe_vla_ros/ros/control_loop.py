@@ -27,6 +27,21 @@ SUPERVISION_PERIOD_S = 0.02
 """How often, in steady time, it is asked whether simulated time stands still."""
 
 
+def make_companion(node: Node) -> Node:
+    """Make the hidden node that carries the control timers.
+
+    One for the whole life of a node: the middleware never gives back some 100 kB of every node.
+    """
+    return rclpy.create_node(
+        f'_{node.get_name()}_control',
+        namespace=node.get_namespace(),
+        context=node.context,
+        use_global_arguments=False,
+        start_parameter_services=False,
+        enable_rosout=False,
+    )
+
+
 class ControlLoop:
     """Calls back at the control rate, and measures how punctually.
 
@@ -40,6 +55,7 @@ class ControlLoop:
     def __init__(
         self,
         node: Node,
+        companion: Node,
         rate_hz: float,
         on_tick: Callable[[], None],
         clock_stands_still: Callable[[], bool],
@@ -48,6 +64,7 @@ class ControlLoop:
 
         Args:
             node: The main node; whether it follows ``/clock`` is asked at each start.
+            companion: Carries the timers; see ``make_companion``.
             rate_hz: Ticks per second.
             on_tick: Called in the control thread.
             clock_stands_still: Tells in the control thread whether simulated time stands still.
@@ -57,21 +74,13 @@ class ControlLoop:
         self._on_tick = on_tick
         self._clock_stands_still = clock_stands_still
         self._monitor = TickMonitor(self._period_s)
-        self._companion: Node | None = None
+        self._companion = companion
         self._timers: list[Timer] = []
         self._spinner: Spinner | None = None
 
     def start(self) -> None:
         """Begin to tick."""
         self._monitor = TickMonitor(self._period_s)
-        self._companion = rclpy.create_node(
-            f'_{self._node.get_name()}_control',
-            namespace=self._node.get_namespace(),
-            context=self._node.context,
-            use_global_arguments=False,
-            start_parameter_services=False,
-            enable_rosout=False,
-        )
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         calls = [(self._period_s, self._tick, steady)]
         if self._node.get_clock().ros_time_is_active:
@@ -88,11 +97,12 @@ class ControlLoop:
 
     def stop(self) -> None:
         """End ticking; a tick that is running finishes first."""
-        if self._spinner is None or self._companion is None:
+        if self._spinner is None:
             return
         self._spinner.end()
-        self._companion.destroy_node()
-        self._spinner = self._companion = None
+        for timer in self._timers:
+            self._companion.destroy_timer(timer)
+        self._spinner = None
         self._timers = []
 
     @property

@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sensor_msgs.msg import CompressedImage as CompressedImageMessage
 from sensor_msgs.msg import Image as ImageMessage
 
-from safe_vla_ros.runtime.image_decoding import RawImage
-
 if TYPE_CHECKING:
-    from safe_vla_ros.runtime.image_decoding import CompressedImage, Fallback
+    from safe_vla_ros.runtime.image_decoding import Fallback, RawImage
     from safe_vla_ros.types import UInt8Array
 
 
@@ -27,19 +24,15 @@ def cv_bridge_decoder() -> Fallback | None:
     except Exception:
         return None
 
-    def decode(image: RawImage | CompressedImage) -> UInt8Array:
-        message: Any
-        if isinstance(image, RawImage):
-            message = ImageMessage(
-                encoding=image.encoding,
-                height=image.height,
-                width=image.width,
-                step=image.step,
-                is_bigendian=int(image.is_bigendian),
-                data=image.data,
-            )
-            return np.asarray(bridge.imgmsg_to_cv2(message, 'rgb8'))
-        message = CompressedImageMessage(format=image.format, data=image.data)
-        return np.asarray(bridge.compressed_imgmsg_to_cv2(message, 'rgb8'))
+    def decode(image: RawImage) -> UInt8Array:
+        message: Any = ImageMessage(
+            encoding=image.encoding,
+            height=image.height,
+            width=image.width,
+            step=image.step,
+            is_bigendian=int(image.is_bigendian),
+            data=image.data,
+        )
+        return np.asarray(bridge.imgmsg_to_cv2(message, 'rgb8'))
 
     return decode

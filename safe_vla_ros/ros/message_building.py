@@ -12,6 +12,7 @@ from nav_msgs.msg import Path
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from safe_vla_ros.errors import shortened
 from safe_vla_ros.types import NANOSECONDS, MessageHeader
 
 if TYPE_CHECKING:
@@ -92,13 +93,13 @@ def path_message(poses: Iterable[Pose], stamp: Time, frame_id: str) -> Path:
 def status_message(
     name: str, level: int, message: str, hardware_id: str, values: Mapping[str, str]
 ) -> DiagnosticStatus:
-    """Build one diagnostic status; levels are bytes in Python."""
+    """Build one diagnostic status, long texts cut; levels are bytes in Python."""
     return DiagnosticStatus(
         name=name,
         level=bytes([level]),
-        message=message,
+        message=shortened(message),
         hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        values=[KeyValue(key=key, value=shortened(value)) for key, value in values.items()],
     )
 
 

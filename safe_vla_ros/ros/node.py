@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from safe_vla_ros.errors import SafeVlaError
+from safe_vla_ros.garbage import free_memory, spare_what_exists
 from safe_vla_ros.ros.background_service import answer_in_background
 from safe_vla_ros.ros.configured_policy import INACTIVE, ConfiguredPolicy
+from safe_vla_ros.ros.control_loop import make_companion
 from safe_vla_ros.ros.loading import Loader
 from safe_vla_ros.ros.parameters import NodeParameters
 from safe_vla_ros.ros.policy_source import PolicySource, RegisteredPolicies
@@ -24,12 +26,18 @@ from safe_vla_ros.runtime import RuntimeState, StateName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from threading import Thread
 
     from rcl_interfaces.msg import ListParametersResult
 
     from safe_vla_ros.runtime.parameters import Resolved
 
+    ChangeStateCallback = Callable[
+        [ChangeState.Request, ChangeState.Response], ChangeState.Response
+    ]
+
 UNCONFIGURED = RuntimeState(StateName.WAITING, 'the node is not configured')
+INFERENCE_PATIENCE_S = 120.0
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -49,6 +57,8 @@ class PrunedPolicy(LifecycleNode):
         self._policies = policies or RegisteredPolicies()
         self._configured: ConfiguredPolicy | None = None
         self._leaving = False
+        self._companion = make_companion(self)
+        self._last_inference: Thread | None = None
         self._node_parameters = NodeParameters(self, self._apply, self._setting)
         self._status = Status(self, self._hardware_id, lambda: self._configured)
         self._status.publish_state(UNCONFIGURED)
@@ -58,6 +68,7 @@ class PrunedPolicy(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_time_source)
         # Loading takes minutes, a halt seconds; meanwhile the node must answer and tell how it is.
         for service in [s for s in self.services if s.srv_type is ChangeState]:
+            service.callback = self._answering(service.callback)
             answer_in_background(self, service)
         self.create_service(Trigger, '~/reset_episode', self._on_reset_episode)
         self.create_service(SetBool, '~/pause', self._on_pause)
@@ -67,7 +78,10 @@ class PrunedPolicy(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read what the policy says, resolve the parameters, load, warm up, subscribe."""
-        return self._transition('configure', lambda: self._configure(state))
+        result = self._transition('configure', lambda: self._configure(state))
+        if result is not SUCCESS:
+            free_memory()
+        return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to infer and to command."""
@@ -103,6 +117,11 @@ class PrunedPolicy(LifecycleNode):
         if configured is not None:
             configured.deactivate()
 
+    def destroy_node(self) -> None:
+        """End the node and its companion."""
+        self._companion.destroy_node()
+        super().destroy_node()
+
     def set_parameters_atomically(self, parameter_list: list[Any]) -> SetParametersResult:
         """Set parameters whole or not at all, refusing in a sentence that names the parameter."""
         with self._setting:
@@ -118,6 +137,7 @@ class PrunedPolicy(LifecycleNode):
         return result
 
     def _configure(self, state: LifecycleState) -> None:
+        self._wait_for_last_inference()
         parameters = self._node_parameters
         with parameters.held():
             try:
@@ -127,7 +147,12 @@ class PrunedPolicy(LifecycleNode):
                     require_tf2(resolved.node.ee_frame)
                 policy = self._loader.load(parameters.policy, spec, resolved)
                 self._configured = ConfiguredPolicy(
-                    self, policy, resolved, self._status.publish_state, self._status.name
+                    self,
+                    policy,
+                    resolved,
+                    companion=self._companion,
+                    publish_state=self._status.publish_state,
+                    name=self._status.name,
                 )
             except BaseException:
                 parameters.release()
@@ -135,8 +160,7 @@ class PrunedPolicy(LifecycleNode):
                     self._status.publish_state(UNCONFIGURED)
                 raise
         super().on_configure(state)
-        # A full collection would stop every thread for as long as it walks through torch.
-        gc.freeze()
+        spare_what_exists()
         self._status.publish_state(INACTIVE)
         self.get_logger().info(
             f'policy {spec.name} ({spec.kind}) is ready: cameras '
@@ -144,6 +168,21 @@ class PrunedPolicy(LifecycleNode):
             f'{spec.chunk_size} actions of {resolved.control.action_period_s:g} s; pruning '
             f'{resolved.pruning.method}, keep ratio {resolved.pruning.keep_ratio:g}'
         )
+
+    def _wait_for_last_inference(self) -> None:
+        """Let the policy before go: two at once may not fit into memory."""
+        thread, self._last_inference = self._last_inference, None
+        if thread is None or not thread.is_alive():
+            return
+        self.get_logger().info('waiting for the last inference of the policy before')
+        thread.join(INFERENCE_PATIENCE_S)
+        if thread.is_alive():
+            self._last_inference = thread
+            msg = (
+                f'the policy before is still busy with an inference after {INFERENCE_PATIENCE_S:g} '
+                's; configure again when it has ended, or start the node again'
+            )
+            raise SafeVlaError(msg)
 
     def _activate(self, state: LifecycleState) -> None:
         configured = self._configured
@@ -164,8 +203,9 @@ class PrunedPolicy(LifecycleNode):
             configured, self._configured = self._configured, None
         self._node_parameters.release()
         if configured is not None:
-            configured.close()
-        gc.unfreeze()
+            self._last_inference = configured.close()
+        del configured
+        free_memory()
         self._status.publish_state(UNCONFIGURED)
 
     def _transition(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
@@ -180,6 +220,21 @@ class PrunedPolicy(LifecycleNode):
             self.get_logger().error(traceback.format_exc())
             return FAILURE if name == 'configure' else TransitionCallbackReturn.ERROR
         return SUCCESS
+
+    def _answering(self, change_state: ChangeStateCallback) -> ChangeStateCallback:
+        """Answer a transition that is not allowed now, where rclpy raises (ROS 2 Jazzy)."""
+
+        def answer(
+            request: ChangeState.Request, response: ChangeState.Response
+        ) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except rclpy_implementation.RCLError as error:
+                self.get_logger().error(f'the transition is refused: {error}')
+                response.success = False
+                return response
+
+        return answer
 
     # Services and parameters
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -52,7 +53,7 @@ class Status:
         self._configured = configured
         self.lock = threading.Lock()
         self._told = RuntimeState(StateName.WAITING, '')
-        self._before: tuple[ConfiguredPolicy, health.Moment] | None = None
+        self._before: tuple[weakref.ref[ConfiguredPolicy], health.Moment] | None = None
         root = node.get_namespace() == '/'
         self.name = node.get_name() if root else node.get_fully_qualified_name()
         self._diagnostics = node.create_publisher(
@@ -105,9 +106,9 @@ class Status:
     ) -> dict[str, tuple[health.Health, dict[str, str]]]:
         now = health.Moment(configured.runtime.statistics(), configured.timing, time.monotonic())
         known, before = self._before or (None, now)
-        if known is not configured or before.timing.ticks > now.timing.ticks:
+        if known is None or known() is not configured or before.timing.ticks > now.timing.ticks:
             before = now
-        self._before = (configured, now)
+        self._before = (weakref.ref(configured), now)
         state, qos = configured.state, configured.subscriptions.incompatible_qos()
         elapsed_s = now.steady_s - before.steady_s
         done = now.statistics.inferences - before.statistics.inferences

@@ -11,6 +11,7 @@ from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
+from safe_vla_ros.errors import ObservationError
 from safe_vla_ros.ros.pose_from_tf import PoseFromTf
 from safe_vla_ros.runtime.message_reading import read_header, read_image, read_joints, read_pose
 
@@ -129,7 +130,12 @@ class Subscriptions:
         self._runtime.put_joints(*read_joints(message), header=read_header(message))
 
     def _on_instruction(self, message: String) -> None:
-        self._runtime.set_instruction(message.data)
+        try:
+            self._runtime.set_instruction(message.data)
+        except ObservationError as error:
+            self._node.get_logger().error(
+                f'instruction ignored: {error}', throttle_duration_sec=THROTTLE_S
+            )
 
     def _on_incompatible_qos(self, topic: str, _event: Any) -> None:
         self._suspects.add(topic)

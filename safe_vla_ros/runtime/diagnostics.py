@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from safe_vla_ros.errors import shortened
 from safe_vla_ros.runtime.health import ERROR, OK, WARN
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 
@@ -116,7 +117,7 @@ def report_values(report: InferenceReport) -> dict[str, str]:
         'seam_jump_rad_s': number(seam.jump_rad_s),
     }
     if outcome.observation is not None:
-        values['instruction'] = outcome.observation.instruction
+        values['instruction'] = shortened(outcome.observation.instruction)
         for camera, header in outcome.observation.image_headers.items():
             values[f'image_stamp_s/{camera}'] = stamp(header.stamp_s)
     return values
@@ -183,7 +184,7 @@ def input_values(
         values[f'images_received/{camera}'] = count(received)
         values[f'images_dropped/{camera}'] = count(statistics.images_dropped[camera])
     values['incompatible_qos'] = _tally(incompatible_qos.items())
-    values['instruction'] = statistics.instruction or NONE
+    values['instruction'] = shortened(statistics.instruction) or NONE
     return values
 
 

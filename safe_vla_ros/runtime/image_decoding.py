@@ -6,17 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from safe_vla_ros.errors import ImageError
+from safe_vla_ros.errors import ImageError, shortened
+from safe_vla_ros.runtime.image_files import (
+    MAX_PIXELS,
+    check_size,
+    decode_image_file,
+    is_image_file,
+)
 from safe_vla_ros.types import UInt8Array
 
 CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}
 """Raw encodings decoded here, with their bytes per pixel."""
 
-_JPEG_START, _JPEG_END, _PNG_START = b'\xff\xd8\xff', b'\xff\xd9', b'\x89PNG\r\n\x1a\n'
+_MAX_RAW_BYTES = 8 * MAX_PIXELS
+"""Bytes of the largest raw image; encodings that a fallback decodes have up to 8 a pixel."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class CompressedImage:
 AnyImage = RawImage | CompressedImage | UInt8Array | Callable[[], UInt8Array]
 """A function makes the RGB image when, and only if, an inference uses it."""
 
-Fallback = Callable[[RawImage | CompressedImage], UInt8Array]
+Fallback = Callable[[RawImage], UInt8Array]
 
 
 def decode_image(image: AnyImage, fallback: Fallback | None = None) -> UInt8Array:
@@ -64,33 +69,32 @@ def decode_image(image: AnyImage, fallback: Fallback | None = None) -> UInt8Arra
     Args:
         image: A raw image in an encoding of ``CHANNELS``, a JPEG or PNG, an RGB array already,
             or a function that makes one.
-        fallback: Asked for every other encoding or format; returns RGB, uint8 [H, W, 3].
+        fallback: Asked for every other raw encoding; returns RGB, uint8 [H, W, 3].
 
     Returns:
         RGB, uint8 [H, W, 3], contiguous. Alpha is dropped, grey repeated.
 
     Raises:
-        ImageError: The image cannot be decoded; the sentence says what was got and what is allowed.
+        ImageError: The image cannot be decoded, or is larger than ``image_files`` allows; the
+            sentence says what was got and what is allowed.
     """
     if isinstance(image, RawImage):
-        if image.encoding in CHANNELS:
-            return _decode_raw(image)
-        allowed = f'encoding {image.encoding!r}; allowed are {", ".join(CHANNELS)}'
-    elif isinstance(image, CompressedImage):
-        data = np.frombuffer(image.data, dtype=np.uint8)
-        start = data[:8].tobytes()
-        if start.startswith((_JPEG_START, _PNG_START)):
-            return _decode_compressed(image, data)
-        allowed = (
-            f'compressed image with format {image.format!r} and {data.size} bytes that begin '
-            'neither as JPEG nor as PNG; allowed are jpeg and png'
-        )
-    else:
-        return _checked(image() if callable(image) else image, 'image array')
+        return _decode_raw(image, fallback)
+    if isinstance(image, CompressedImage):
+        return _decode_compressed(image)
+    return _checked(image() if callable(image) else image, 'image array')
+
+
+def _decode_raw(image: RawImage, fallback: Fallback | None) -> UInt8Array:
+    check_size(image.width, image.height)
+    data = np.frombuffer(image.data, dtype=np.uint8)
+    if data.size > _MAX_RAW_BYTES:
+        raise ImageError(f'image has {data.size} bytes of data; allowed are {_MAX_RAW_BYTES}')
+    if image.encoding in CHANNELS:
+        return _decode_8_bit(image, data)
+    allowed = f'encoding {shortened(image.encoding)!r}; allowed are {", ".join(CHANNELS)}'
     if fallback is None:
-        raise ImageError(
-            f'image has {allowed}' if isinstance(image, RawImage) else f'got a {allowed}'
-        )
+        raise ImageError(f'image has {allowed}')
     try:
         decoded = fallback(image)
     except Exception as error:
@@ -98,17 +102,14 @@ def decode_image(image: AnyImage, fallback: Fallback | None = None) -> UInt8Arra
     return _checked(decoded, 'image of the fallback decoder')
 
 
-def _decode_raw(image: RawImage) -> UInt8Array:
+def _decode_8_bit(image: RawImage, data: UInt8Array) -> UInt8Array:
     channels = CHANNELS[image.encoding]
-    if image.height < 1 or image.width < 1:
-        raise ImageError(f'image is {image.width} x {image.height} pixels; both must be at least 1')
     row_bytes = image.width * channels
     if image.step < row_bytes:
         raise ImageError(
             f'image has step {image.step}; {image.encoding} of width {image.width} needs at least '
             f'{row_bytes}'
         )
-    data = np.frombuffer(image.data, dtype=np.uint8)
     if data.size != image.step * image.height:
         raise ImageError(
             f'image has {data.size} bytes of data; step {image.step} times height {image.height} '
@@ -122,21 +123,17 @@ def _decode_raw(image: RawImage) -> UInt8Array:
     return np.array(rgb, order='C')
 
 
-def _decode_compressed(image: CompressedImage, data: UInt8Array) -> UInt8Array:
-    if data[:3].tobytes() == _JPEG_START and _JPEG_END not in data[data.size // 2 :].tobytes():
-        raise ImageError(f'JPEG image of {data.size} bytes is cut off: it has no end marker')
-    try:
-        pixels: NDArray[Any] | None = cv2.imdecode(
-            data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+def _decode_compressed(image: CompressedImage) -> UInt8Array:
+    data = np.frombuffer(image.data, dtype=np.uint8).data
+    if not is_image_file(data):
+        raise ImageError(
+            f'got a compressed image with format {shortened(image.format)!r} and {len(data)} bytes '
+            'that begin neither as JPEG nor as PNG; allowed are jpeg and png'
         )
-    except cv2.error as error:
-        raise ImageError(f'{image.format!r} image cannot be decoded: {error}') from error
-    if pixels is None:
-        raise ImageError(f'{image.format!r} image of {data.size} bytes cannot be decoded')
-    # compressed_image_transport names the order of the channels it handed to the encoder.
-    if 'compressed rgb' in image.format:
-        return _checked(pixels, 'image')
-    return np.array(pixels[..., ::-1], order='C')
+    pixels = decode_image_file(data)
+    # compressed_image_transport names the order of the channels it handed to the encoder, which
+    # takes them for blue, green, red.
+    return _checked(pixels[..., ::-1] if 'compressed rgb' in image.format else pixels, 'image')
 
 
 def _checked(array: Any, name: str) -> UInt8Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safe_vla_ros.errors import NonFiniteError, ObservationError
+from safe_vla_ros.errors import NonFiniteError, ObservationError, shortened
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback, decode_image
 from safe_vla_ros.runtime.playback import NO_SEAM, Seam
@@ -185,7 +185,7 @@ def infer(
     try:
         observation = job.inputs.observe(layout, gripper_joint_names, fallback)
     except ObservationError as error:
-        return InferenceOutcome(job, None, None, str(error))
+        return InferenceOutcome(job, None, None, shortened(str(error)))
     except Exception as error:
         return _failed(job, None, error)
     try:
@@ -193,7 +193,8 @@ def infer(
         problem = _shape_problem(chunk) or _size_problem(chunk)
         finite = chunk.is_finite()
     except NonFiniteError as error:
-        return InferenceOutcome(job, observation, None, str(error), True, traceback.format_exc())
+        text = shortened(str(error))
+        return InferenceOutcome(job, observation, None, text, True, traceback.format_exc())
     except Exception as error:
         return _failed(job, observation, error)
     if not finite:
@@ -206,7 +207,8 @@ def infer(
 def _failed(
     job: InferenceJob, observation: Observation | None, error: Exception
 ) -> InferenceOutcome:
-    text, details = f'{type(error).__name__}: {error}', ''.join(traceback.format_exception(error))
+    text = shortened(f'{type(error).__name__}: {error}')
+    details = ''.join(traceback.format_exception(error))
     return InferenceOutcome(job, observation, None, text, False, details)
 
 

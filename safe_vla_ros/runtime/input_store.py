@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from safe_vla_ros.errors import shortened
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.halt_reasons import HaltReason, invalid, missing, stale
 from safe_vla_ros.runtime.image_decoding import AnyImage
@@ -102,7 +103,7 @@ class InputStore:
         problem = ''
         if header.frame_id != command_frame:
             problem = (
-                f"ee_pose is in frame '{header.frame_id}'; it must be in command_frame "
+                f"ee_pose is in frame '{shortened(header.frame_id)}'; it must be in command_frame "
                 f"'{command_frame}'"
             )
         elif not (np.isfinite(position_m).all() and math.isfinite(length)):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.errors import ObservationError, ParameterError
 from safe_vla_ros.layer_plan import check_layers
 from safe_vla_ros.parameter_types import parameter_error
+from safe_vla_ros.runtime.instructions import clean_instruction
 from safe_vla_ros.runtime.proprio import check_layout, count_numbers
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ def _check_names(values: Mapping[str, Any]) -> None:
     for name in ('command_frame', 'hardware_id', 'policy', 'pruning.method'):
         if values.get(name) is not None and not values[name].strip():
             raise _error(name, values, 'must not be empty')
+    try:
+        clean_instruction(values.get('instruction') or '')
+    except ObservationError as error:
+        raise _error('instruction', values, str(error)) from None
 
 
 def _check_workspace(values: Mapping[str, Any], *, complete: bool) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from safe_vla_ros.bounded_files import read_yaml
 from safe_vla_ros.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -32,12 +31,15 @@ def read_parameter_file(path: Path, node: str = '/pruned_policy') -> dict[str, A
     Raises:
         ParameterError: The file cannot be read, is not YAML, or holds no ``ros__parameters``.
     """
-    sections = list(_sections(_read_yaml(path), ''))
+    sections = list(_sections(read_yaml(path, ParameterError), ''))
     if not sections:
         msg = f'parameter file {path} holds no {SECTION}; it must look like /**: {SECTION}: ...'
         raise ParameterError(msg)
     values: dict[str, Any] = {}
     for pattern, section in sections:
+        if not isinstance(section, dict):
+            msg = f'{path}: {SECTION} must map names to values, got {section!r}'
+            raise ParameterError(msg)
         if _matches(pattern, node):
             values.update(_flatten(section, ''))
     return values
@@ -61,21 +63,13 @@ def read_remappings(path: Path) -> dict[str, str]:
     Raises:
         ParameterError: The file cannot be read, or the section is no mapping of names to topics.
     """
-    content = _read_yaml(path)
+    content = read_yaml(path, ParameterError)
     section = content.get(REMAPPINGS, {}) if isinstance(content, dict) else {}
     section = section.get(SECTION, section) if isinstance(section, dict) else section
     if not isinstance(section, dict) or not all(isinstance(v, str) for v in section.values()):
         msg = f'{path}: {REMAPPINGS} must map names to topics, got {section!r}'
         raise ParameterError(msg)
     return {str(name): topic for name, topic in section.items()}
-
-
-def _read_yaml(path: Path) -> object:
-    try:
-        return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        msg = f'parameter file {path} cannot be read as YAML: {error}'
-        raise ParameterError(msg) from error
 
 
 def _sections(content: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -25,6 +25,7 @@ from safe_vla_ros.runtime.image_decoding import AnyImage, Fallback
 from safe_vla_ros.runtime.inference import InferenceJob, InferenceOutcome, InferenceReport, infer
 from safe_vla_ros.runtime.inference_scheduler import InferenceScheduler
 from safe_vla_ros.runtime.input_store import InputStore
+from safe_vla_ros.runtime.instructions import clean_instruction
 from safe_vla_ros.runtime.motion_permission import MotionPermission
 from safe_vla_ros.runtime.planned_path import planned_path
 from safe_vla_ros.runtime.proprio import check_layout, joints_in_use, needs_pose
@@ -73,6 +74,7 @@ class PolicyRuntime:
 
         Raises:
             ParameterError: The layout cannot be put together.
+            ObservationError: The initial instruction is too long.
         """
         check_layout(proprio_layout, gripper_joint_names)
         self._lock = threading.RLock()
@@ -93,7 +95,7 @@ class PolicyRuntime:
         self._scheduler = InferenceScheduler(policy)
         self._ticks = self._new_tick_clock()
         self._clock_halt: HaltReason | None = None
-        self._permission = MotionPermission(initial_instruction.strip())
+        self._permission = MotionPermission(clean_instruction(initial_instruction))
 
     # Inputs: only stored.
 
@@ -137,9 +139,13 @@ class PolicyRuntime:
             self._inputs.put_joints(names, positions, header=header, now_s=now_s)
 
     def set_instruction(self, text: str) -> None:
-        """Set the task in words: a different text begins an episode, an empty one halts."""
+        """Set the task in words: a different text begins an episode, an empty one halts.
+
+        Raises:
+            ObservationError: It is too long; the instruction before stays in force.
+        """
+        text = clean_instruction(text)
         with self._lock:
-            text = text.strip()
             if text == self._permission.instruction:
                 return
             self._permission.instruction = text

@@ -40,9 +40,14 @@ class InferenceWorker:
         self._thread: threading.Thread | None = None
 
     @property
+    def thread(self) -> threading.Thread | None:
+        """The thread while it is alive, perhaps in its last inference; None otherwise."""
+        return self._thread if self._thread is not None and self._thread.is_alive() else None
+
+    @property
     def running(self) -> bool:
         """Whether the thread is alive, perhaps in its last inference."""
-        return self._thread is not None and self._thread.is_alive()
+        return self.thread is not None
 
     def start(self) -> None:
         """Start the thread; one that was stopped in an inference is waited for in the new one."""

@@ -1,5 +1,6 @@
 """The speed benchmark, at sizes that a test can afford."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import torch
 from transformers import LlamaConfig
 
 from safe_vla_ros.bench import load, speed
+from safe_vla_ros.bench.load import measure_repeated
 from safe_vla_ros.bench.random_checkpoint import write_checkpoint
 from safe_vla_ros.bench.speed_models import OpenVlaSpeedModel, openvla_sizes
 from safe_vla_ros.bench.speed_report import Sample, as_text, summarise
@@ -210,3 +212,29 @@ def test_a_random_checkpoint_is_loaded_like_a_real_one(tmp_path, monkeypatch):
     # Stored and not loaded: the last vision blocks, their final norms, and lm_head.
     assert 0.4 < result['weights_gib'] * 2**30 / size < 1
     assert result['seconds'] == 12.3
+
+
+def test_loading_again_and_again_leaves_nothing_behind(tmp_path):
+    sizes = dataclasses.replace(tiny_sizes(), llama=wide_llama())
+    write_checkpoint(tmp_path, sizes, dtype=torch.bfloat16, seed=0)
+
+    result = measure_repeated(tmp_path, 'cpu', 4)
+
+    assert [load['weights_gib'] for load in result['loads']] == [
+        result['loads'][0]['weights_gib']
+    ] * 4
+    # One model at a time: one that stayed would add its weights to the next load's peak.
+    peaks = [load['peak_gib'] for load in result['loads']]
+    assert max(peaks) < peaks[0] + 0.5 * result['loads'][0]['weights_gib'], peaks
+
+
+def wide_llama():
+    """A decoder of some 130 MB, beside which the rest of the process does not count."""
+    return LlamaConfig(
+        vocab_size=320,
+        pad_token_id=0,
+        hidden_size=64,
+        intermediate_size=400_000,
+        num_attention_heads=4,
+        num_hidden_layers=1,
+    )

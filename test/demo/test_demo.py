@@ -13,6 +13,9 @@ import time
 import pytest
 from rosbags.highlevel import AnyReader
 
+from safe_vla_ros.replay.bags import Bag
+from safe_vla_ros.replay.errors import BagError
+
 PATIENCE_S = 110.0
 
 
@@ -53,6 +56,23 @@ def test_an_episode_with_and_without_pruning_leaves_summary_video_picture_and_ba
         counts = {connection.topic: connection.msgcount for connection in reader.connections}
     for topic in ('/corner/image_raw', '/instruction', '/pruned_policy/inference', '/ee_pose'):
         assert counts[topic] > 0, counts
+
+
+def test_a_full_disk_ends_the_recording_and_the_demo_goes_on(tmp_path, small_disk):
+    out, bag = tmp_path / 'out', small_disk / 'bag'
+    demo = start_demo(
+        out, '--tasks', 'reach', '--method', 'safe', '--episode-duration', '1.5', '--no-video',
+        '--record', str(bag),
+    )  # fmt: skip
+    text, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 1, text
+    said = ' '.join(text.split())
+    assert 'error: the recording' in said
+    assert 'is not whole: [Errno 28] No space left on device' in said
+    assert 'Recorded' not in text
+    assert json.loads((out / 'summary.json').read_text())['complete'] is True
+    with pytest.raises(BagError, match='its recording was not finished'), Bag(bag):
+        pass
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import av
 import cv2
 import numpy as np
+import pytest
 
 from safe_vla_ros.demo.video import (
     BAR_PX,
@@ -15,6 +16,7 @@ from safe_vla_ros.demo.video import (
     write_picture,
     write_video,
 )
+from safe_vla_ros.errors import OutputError
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -79,3 +81,28 @@ def test_the_picture_shows_at_most_three_films(tmp_path):
     assert write_picture([film()] * 5, path)
     size = (2 * VIEW_PX + BAR_PX, 3 * VIEW_PX + 2 * GAP_PX, 3)
     assert cv2.imread(str(path)).shape == size
+
+
+def noisy_film():
+    noise = np.random.default_rng(0).integers(0, 255, (30, 224, 224, 3), np.uint8)
+    frames = [(10.0 + i / 20, image) for i, image in enumerate(noise)]
+    return Film('', frames, frames)
+
+
+@pytest.mark.parametrize('size', [0, 10_000, 200_000])
+def test_a_video_that_the_disk_does_not_take_is_absent_and_its_error_names_it(
+    tmp_path, small_files, size
+):
+    path = tmp_path / 'reach.mp4'
+    with small_files(size), pytest.raises(OutputError, match=r'reach\.mp4 cannot be written: '):
+        write_video(noisy_film(), path, 20.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_the_disk_does_not_take_is_absent_and_its_error_names_it(
+    tmp_path, small_files
+):
+    path = tmp_path / 'demo.png'
+    with small_files(1000), pytest.raises(OutputError, match=r'demo\.png cannot be written: '):
+        write_picture([noisy_film()], path)
+    assert not list(tmp_path.iterdir())

@@ -303,7 +303,8 @@ def test_parts_that_would_be_ignored_are_refused(directory, name, text):
         ({'timm_model_ids': ['vit_large_dinov2_h2']}, ('2 vision towers need',)),
         ({'text_config': None}, ("has no key 'text_config'",)),
         ({'text_config': {'model_type': 'mistral'}}, ("'mistral', supported is llama",)),
-        ({'text_config': {'hidden_size': 'wide'}}, ('not a Llama configuration',)),
+        ({'text_config': {'hidden_size': 'wide'}}, ("hidden_size is 'wide', allowed is",)),
+        ({'text_config': {'hidden_act': 7}}, ('not a Llama configuration',)),
         ({'image_resize_strategy': 'letterbox'}, ("'letterbox', supported is resize-naive",)),
         ({'model_type': 'paligemma'}, ("model_type is 'paligemma'", 'mini_vla, openvla')),
     ],
@@ -318,7 +319,7 @@ def test_a_wrong_configuration_names_the_key(directory, changes, texts):
     [
         ({'means': None}, ('means is None',)),
         ({'stds': [[1.0, 1.0, 1.0]]}, ('stds is', 'list of 2')),
-        ({'means': [[0.5], [0.5]]}, ('means holds [0.5]', 'three numbers')),
+        ({'means': [[0.5], [0.5]]}, ('means is [0.5]', '3 finite numbers')),
         ({'input_sizes': [[3, 42, 42], [3, 42, 42]]}, ('pos_embed has 4 positions', '42 pixels')),
         ({'input_sizes': [[3, 28, 28], [3, 14, 14]]}, ('pos_embed has 4 positions',)),
     ],

@@ -145,6 +145,18 @@ def test_a_new_instruction_begins_an_episode(build, robot, replay, messages):
     assert first['reason'] == 'instruction'
 
 
+def test_an_instruction_that_is_too_long_changes_nothing_and_is_counted(
+    build, robot, replay, messages
+):
+    builder = robot(build(), duration_s=3.0)
+    builder.add('/instruction', messages.text('x' * 1001), 1.5)
+    result, rows, _ = replay(builder.write())
+    assert {row['instruction'] for row in rows} == {'push'}
+    assert {row['episode'] for row in rows} == {1}
+    assert 'refused on /instruction' in str(result)
+    assert 'instruction has 1001 characters; allowed are 1000' in str(result)
+
+
 def test_an_episode_event_is_a_reset(build, robot, replay):
     builder = robot(build(), duration_s=3.0)
     types = STORE.types

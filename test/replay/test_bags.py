@@ -1,7 +1,10 @@
+import sqlite3
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from safe_vla_ros.replay.bags import Bag
@@ -166,3 +169,46 @@ def test_memory_does_not_grow_with_the_bags_length(build, robot):
 def test_a_bag_must_be_open_to_be_read():
     with pytest.raises(BagError, match='not open'):
         list(Bag(Path('nowhere')).messages(WANTED))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        "UPDATE topics SET name = x'ff'",
+        "UPDATE topics SET type = x'07'",
+        "UPDATE messages SET timestamp = 'late'",
+        'UPDATE messages SET timestamp = 1e300',
+        "UPDATE messages SET data = 'text'",
+        'UPDATE messages SET data = 5',
+    ],
+)
+def test_values_of_other_types_in_sqlite_are_damage(build, robot, change):
+    path = robot(build(storage=StoragePlugin.SQLITE3)).write()
+    file = next(path.glob('*.db3'))
+    with closing(sqlite3.connect(file)) as database:
+        database.execute(change)
+        database.commit()
+    for place in (path, file):
+        with pytest.raises(BagError, match=str(place)):
+            read(place)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [('message_count', 'many'), ('starting_time', {'nanoseconds_since_epoch': []})],
+)
+def test_values_of_other_types_in_the_metadata_are_refused(build, robot, key, value):
+    path = robot(build()).write()
+    content = yaml.safe_load((path / 'metadata.yaml').read_text())
+    content['rosbag2_bagfile_information'][key] = value
+    (path / 'metadata.yaml').write_text(yaml.safe_dump(content))
+    with pytest.raises(BagError, match=str(path)):
+        read(path)
+
+
+def test_a_reader_that_fails_to_close_hides_nothing(build, robot):
+    path = robot(build()).write()
+    content = yaml.safe_load((path / 'metadata.yaml').read_text())
+    content['rosbag2_bagfile_information']['files'] = 'x'
+    (path / 'metadata.yaml').write_text(yaml.safe_dump(content))
+    assert len(read(path)) == 81

@@ -134,6 +134,43 @@ def check_partial(out):
     assert not list(out.parent.glob('.out*'))
 
 
+@pytest.mark.parametrize(
+    ('out', 'sentence'),
+    [
+        ('..', 'is read; choose another --out'),
+        ('.', 'exists; choose another'),
+        ('bag_0/results', 'is read; choose another --out'),
+        ('bag_0', 'is read; choose another --out'),
+        ('file', 'exists; choose another'),
+        ('file/below', 'cannot be written to'),
+        ('dangling', 'exists; choose another'),
+        ('/', 'is read; choose another --out'),
+        ('/proc/results', 'cannot be written to'),
+        ('x' * 300, 'cannot be written to'),
+    ],
+)
+def test_a_place_for_results_is_refused_before_any_work(
+    tmp_path, capsys, monkeypatch, out, sentence
+):
+    work = tmp_path / 'work'
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (work / 'file').touch()
+    (work / 'dangling').symlink_to('nowhere')
+    if out.startswith('bag_0'):
+        out = str(tmp_path / out)
+    monkeypatch.setattr('safe_vla_ros.replay.cli._settings', lambda _: pytest.fail('began'))
+    assert main([str(tmp_path / 'bag_0'), '--out', out]) == 2
+    assert sentence in ' '.join(capsys.readouterr().out.split())
+    assert {file.name for file in work.iterdir()} == {'file', 'dangling'}
+
+
+def test_a_value_that_is_no_yaml_is_refused(tmp_path, policy, bags, capsys):
+    options = ['--set', 'pruning.keep_ratio=[', '--out', str(tmp_path / 'out')]
+    assert main([*bags, '--policy', policy, *options]) == 2
+    assert 'whose value is no YAML' in ' '.join(capsys.readouterr().out.split())
+
+
 def test_ctrl_c_leaves_a_partial_result(tmp_path, policy, bags, setup_for, monkeypatch):
     setup = setup_for(policy=InterruptingPolicy(at=5))
     monkeypatch.setattr('safe_vla_ros.replay.cli.load_setup', lambda settings: setup)
@@ -156,3 +193,19 @@ def test_ctrl_c_in_every_process_leaves_a_partial_result(
     arguments = [*paths, '--policy', policy, '--latency', '60', '--out', str(out)]
     assert main([*arguments, '--jobs', '2']) == 130
     check_partial(out)
+
+
+def test_a_full_disk_ends_with_a_sentence_and_keeps_the_older_result(
+    tmp_path, policy, bags, capsys, small_files
+):
+    out = tmp_path / 'out'
+    arguments = [*bags, '--policy', policy, '--latency', '60', '--out', str(out), '--overwrite']
+    assert main([*arguments, '--overlays', 'none']) == 0
+    before = {path: path.read_bytes() for path in out.rglob('*') if path.is_file()}
+    with small_files(4000):
+        assert main(arguments) == 2
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'error: results cannot be written to' in said
+    assert 'nothing of them is kept' in said
+    assert {path: path.read_bytes() for path in out.rglob('*') if path.is_file()} == before
+    assert not list(tmp_path.glob('.out*'))

@@ -167,7 +167,7 @@ def test_nothing_under_the_name_before_everything_is_written(tmp_path, replay, m
         raise OSError('disk full')
 
     monkeypatch.setattr('safe_vla_ros.replay.output.write_report', fail)
-    with pytest.raises(OSError, match='disk full'):
+    with pytest.raises(ReplayError, match=r'cannot be written to .*: disk full'):
         replay('out')
     assert not (tmp_path / 'out').exists()
     assert not list(tmp_path.glob('.out*'))

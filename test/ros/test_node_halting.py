@@ -166,3 +166,17 @@ def test_chunk_of_an_older_epoch_is_dropped(bench, robot, interruption):
         assert report.status[0].message.startswith('a new episode, a pause or a deactivation')
     assert robot.expect_silence() == quiet
     assert not moves(robot.heard['twist'][-1])
+
+
+def test_an_instruction_of_a_megabyte_is_refused_and_the_old_one_stays(robot):
+    robot.start_moving()
+    for _ in range(20):
+        robot.say('x' * 10**6)
+    robot.wait_log('instruction ignored: instruction has 1000000 characters; allowed are 1000')
+    robot.next('twist', moves)
+    told = values_of(robot.task('inputs'))
+    assert told['instruction'] == 'go'
+    robot.say('y' * 1000)
+    told = values_of(robot.task('inputs', lambda s: values_of(s)['instruction'] != 'go'))
+    assert told['instruction'] == 'y' * 299 + '…'
+    robot.next('twist', moves, after=len(robot.heard['twist']))

@@ -239,7 +239,8 @@ def test_a_dump_loaded_into_a_fresh_node_restores_every_parameter(start_node, tm
     assert saved['cameras'] == ['front', 'wrist']
     file.write_text(yaml.dump({'/pruned_policy': {'ros__parameters': saved}}))
     with start_node() as bench:
-        loaded = list(parameter_dict_from_yaml_file(str(file)).values())
+        node = ['/pruned_policy']
+        loaded = list(parameter_dict_from_yaml_file(str(file), target_nodes=node).values())
         request = SetParameters.Request(parameters=loaded)
         results = bench.robot.call(SetParameters, 'set_parameters', request).results
         refused = {p.name for p, r in zip(loaded, results, strict=True) if not r.successful}

@@ -165,6 +165,9 @@ def subscribe(runtime, transport='raw'):
         runtime,
         cameras=('front',),
         image_transport=transport,
+        ee_frame='',
+        command_frame='base_link',
+        rate_hz=50.0,
         on_image=lambda: None,
     )
     return topics
@@ -216,8 +219,9 @@ def seen(runtime):
     job = runtime.begin_inference()
     made = None
     if job is not None:
-        observation = job.observation
-        made = (job.header, job.error, observation and observation.image_headers)
+        outcome = runtime.run_inference(job)
+        observation = outcome.observation
+        made = (job.header, outcome.error, observation and observation.image_headers)
         if observation is not None:
             made += (observation.images['front'].tolist(), observation.proprio.tolist())
     statistics = runtime.statistics()

@@ -50,6 +50,9 @@ def test_an_arm_does_not_push_the_grippers_joint_states_out_of_the_queue(context
         SimpleNamespace(put_joints=lambda names, _positions, header: stored.append(names)),
         cameras=(),
         image_transport='raw',
+        ee_frame='',
+        command_frame='base_link',
+        rate_hz=50.0,
         on_image=lambda: None,
     )
     others.create_subscription(JointState, 'joint_states', heard.append, 100)

@@ -69,7 +69,7 @@ def test_without_an_instruction_nothing_moves() -> None:
     assert not bench.policy.observations
 
 
-@pytest.mark.parametrize('text', ['x' * 100_000, 'greife den roten Würfel 🟥', '把杯子推过去'])
+@pytest.mark.parametrize('text', ['x' * 1000, 'greife den roten Würfel 🟥', '把杯子推过去'])
 def test_any_text_is_an_instruction(text: str) -> None:
     bench = Bench(instruction='')
     bench.runtime.set_instruction(text)

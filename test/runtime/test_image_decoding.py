@@ -37,6 +37,10 @@ def raw(pixels: np.ndarray, encoding: str, padding: int = 0, **changes: object) 
     return RawImage(**values)
 
 
+def flip(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :]
+
+
 def smooth_image() -> np.ndarray:
     """Return an image that JPEG keeps nearly as it is, with a clear difference of red and blue."""
     image = np.zeros((32, 48, 3), np.uint8)
@@ -128,8 +132,10 @@ def test_bad_files_are_refused_with_a_sentence() -> None:
     png = cv2.imencode('.png', RGB)[1].tobytes()
     with pytest.raises(ImageError, match='cut off'):
         decode_image(CompressedImage('jpeg', jpeg[: len(jpeg) * 2 // 3]))
-    with pytest.raises(ImageError, match='cannot be decoded'):
+    with pytest.raises(ImageError, match='cut off'):
         decode_image(CompressedImage('png', png[:20]))
+    with pytest.raises(ImageError, match='cannot be decoded'):
+        decode_image(CompressedImage('png', flip(png, len(png) // 2)))
     with pytest.raises(ImageError, match="format 'jpeg' and 0 bytes"):
         decode_image(CompressedImage('jpeg', b''))
     with pytest.raises(ImageError, match='allowed are jpeg and png'):

@@ -403,3 +403,11 @@ def test_an_inference_that_worked_ends_a_row_of_failures_even_if_a_halt_overtook
         bench.pass_time()
     assert report.why_not == 'the arm was halted in between'
     assert bench.runtime.statistics().consecutive_failures == 0
+
+
+def test_joints_that_no_policy_asked_for_are_not_kept() -> None:
+    bench = Bench(layout=('gripper_joints',), gripper_joints=('finger',))
+    bench.runtime.put_joints(
+        ['finger', 'stranger'], [0.1, 0.2], header=MessageHeader.at(bench.now_s)
+    )
+    assert set(bench.runtime._inputs.joints) == {'finger'}

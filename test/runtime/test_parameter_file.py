@@ -65,5 +65,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / 'robot.yaml'
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ParameterError, match=r'robot\.yaml cannot be read'):
+    with pytest.raises(ParameterError, match=r'robot\.yaml (cannot be read|is missing)'):
         read_remappings(path)
