@@ -113,6 +113,8 @@ class Soaked:
         self._change('cleanup')
         self._change('configure')
         self._activate()
+        # A configured node begins without a task.
+        self.robot.say(self.random.choice(TASKS))
 
     def stall(self) -> None:
         """Stop the process for longer than the robot holds a command."""
@@ -146,6 +148,7 @@ class Soaked:
         self.robot.recorder.hush(time.time())
 
     def _activate(self) -> None:
+        self.robot.carry_back()
         self.robot.recorder.unhush(time.time())
         self._change('activate')
 

@@ -50,6 +50,11 @@ class SoakRobot(Robot):
         speed_m_s, self.speed_m_s = self.speed_m_s, 0.0
         return speed_m_s
 
+    def carry_back(self) -> None:
+        """Put the arm where it began; nothing commands it."""
+        with self._arm_lock:
+            self._arm = IntegratedPosition(START_M, self.recorder.rules.hold_s)
+
     def keep_last(self) -> None:
         """Forget all but the last message of each topic."""
         with self.changed:

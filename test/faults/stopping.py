@@ -178,6 +178,8 @@ def command_too(arena: Arena) -> float:
 
 def jump(by_s: float) -> Callable[[Arena], float]:
     def cause(arena: Arena) -> float:
+        # A chunk from a fresh observation would end the braking early.
+        arena.robot.stop_feeding()
         arena.system_clock.set(arena.system_clock.offset_s + by_s)
         return time.time()
 
