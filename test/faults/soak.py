@@ -28,7 +28,7 @@ from command_rules import CommandRecorder, Rules
 from node_bench import DOMAIN
 from soak_events import EVENTS, SPEEDS_M_S, Soaked
 from soak_report import Sample, checks, draw, growth
-from soak_robot import SoakRobot
+from soak_robot import NAMESPACE, SoakRobot
 
 from safe_vla_ros.bench.machine import describe_machine
 from safe_vla_ros.demo.processes import Child, ChildError
@@ -119,7 +119,7 @@ def run(options: Options) -> dict[str, object]:
         'pruned_policy',
         'safe_vla_ros.ros.pruned_policy',
         [
-            *('--ros-args', '--params-file', str(PARAMETERS)),
+            *('--ros-args', '-r', f'__ns:={NAMESPACE}', '--params-file', str(PARAMETERS)),
             *(part for text in parameters for part in ('-p', text)),
         ],
         log=options.out / 'node.log',

@@ -13,6 +13,8 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from node_bench import BEST_EFFORT, RELIABLE, Robot, header, values_of
 from sensor_msgs.msg import Image, JointState
 
+NAMESPACE = '/soak'
+NODE = f'{NAMESPACE}/pruned_policy'
 CAMERA_SIZES_PX = {'corner': 224, 'gripper': 112}
 JOINTS = ['gripper_left', 'gripper_right']
 START_M = (0.0, 0.6, 0.2)
@@ -36,14 +38,16 @@ class SoakRobot(Robot):
         self._fed = 0
         random = np.random.default_rng(seed)
         self._scenes = {name: scenes(size, random) for name, size in CAMERA_SIZES_PX.items()}
-        super().__init__('/pruned_policy')
+        super().__init__(NODE)
         for publisher in self.images.values():
             self.node.destroy_publisher(publisher)
         self.images = {
-            camera: self.node.create_publisher(Image, f'/{camera}/image_raw', BEST_EFFORT)
+            camera: self.node.create_publisher(
+                Image, f'{NAMESPACE}/{camera}/image_raw', BEST_EFFORT
+            )
             for camera in CAMERA_SIZES_PX
         }
-        self.node.create_subscription(TwistStamped, '/pruned_policy/ee_twist', self._move, RELIABLE)
+        self.node.create_subscription(TwistStamped, f'{NODE}/ee_twist', self._move, RELIABLE)
 
     def new_speed(self) -> float:
         """Return the largest commanded speed since the last call, m/s."""
@@ -65,7 +69,7 @@ class SoakRobot(Robot):
         """Return the values of a diagnostic task as they were last told; empty when never."""
         for message in reversed(self.heard['diagnostics']):
             for status in message.status:
-                if status.name == f'pruned_policy: {task}':
+                if status.name == f'{NODE}: {task}':
                     return values_of(status)
         return {}
 
