@@ -193,6 +193,8 @@ def stop_clock(arena: Arena) -> float:
 
 def stall(stall_s: float) -> Callable[[Arena], float]:
     def cause(arena: Arena) -> float:
+        # As with a jump of the clock.
+        arena.robot.stop_feeding()
         now_s = arena.signal(signal.SIGSTOP)
         time.sleep(stall_s)
         arena.signal(signal.SIGCONT)
@@ -305,7 +307,7 @@ def run(setting: Setting, trials: int, only: list[Cause]) -> dict[Cause, dict[st
                 note(cause, measure(arena, cause, setting, trials, holds))
     for cause in (cause for cause in only if cause in DEADLY):
         stops: dict[str, list[Stop]] = {name: [] for name in holds_s}
-        for _ in range(max(1, trials // 2)):
+        for _ in range(trials):
             # A killed node is known to others for a while, so both sides begin anew.
             with arena_of(setting) as arena:
                 for name, each in measure(arena, cause, setting, 1, holds_s).items():
@@ -359,8 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         '--trials',
         type=int,
-        default=20,
-        help='stops per cause (20); half as many where the node ends',
+        default=10,
+        help='stops per cause (10)',
     )
     parser.add_argument('--only', nargs='+', choices=[cause.name.lower() for cause in Cause])
     options = parser.parse_args(arguments)

@@ -76,9 +76,9 @@ class Cause(Enum):
 COUNTED_FROM = {
     Cause.INPUT_LOST: 'the stamp of its last message',
     Cause.STARVED: 'the last chunk',
-    Cause.OTHER_COMMANDER: 'its first message',
+    Cause.OTHER_COMMANDER: 'its message',
     Cause.CLOCK_STOPPED: 'the last `/clock`',
-    Cause.STALLED: 'the begin of the stall',
+    Cause.STALLED: 'its start',
 }
 
 
