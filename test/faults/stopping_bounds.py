@@ -75,7 +75,7 @@ class Cause(Enum):
 
 COUNTED_FROM = {
     Cause.INPUT_LOST: 'the stamp of its last message',
-    Cause.STARVED: 'the last chunk',
+    Cause.STARVED: 'when inference hangs',
     Cause.OTHER_COMMANDER: 'its message',
     Cause.CLOCK_STOPPED: 'the last `/clock`',
     Cause.STALLED: 'its start',

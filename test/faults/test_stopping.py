@@ -40,7 +40,10 @@ def test_every_measured_stop_is_within_the_guarantee(cause, watchdog):
 
 
 def test_the_guarantee_is_for_the_defaults_of_the_node():
-    control, setting = ControlSettings(action_period_s=0.05, execute_steps=4), Setting()
+    control, setting = (
+        ControlSettings(action_period_s=0.05, execute_steps=4, frame='base'),
+        Setting(),
+    )
     assert control.limits.max_linear_speed == setting.max_linear_speed
     assert control.limits.max_linear_accel == setting.max_linear_accel
     for name in (
