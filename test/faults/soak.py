@@ -148,7 +148,7 @@ def run(options: Options) -> dict[str, object]:
         'commands': len(recorder.heard),
         'largest': asdict(recorder.largest()),
         'slowest_event_s': round(slowest_s, 2),
-        'control': ticks,
+        'control_since_last_activation': ticks,
         'warm_up_s': round(warm_s, 1),
         'settled_samples': len(settled),
         'memory_growth': growth(settled),
