@@ -1,6 +1,7 @@
 # make demo   drive a simulated robot through ROS 2 with the pruned policy; options go into ARGS
 # make test   lint, types, import contract, tests
 # make test-jazzy   the tests of the node on ROS 2 Jazzy's wheels, set up in .venv-jazzy
+# make faults   try every fault on the node over ROS 2, in minutes; writes docs/faults.md
 # make fuzz   attack everything that reads files and messages for ten minutes; options go into ARGS
 # make replay-example   score pruning methods on the recording in test/bags; writes out/replay
 # make soak   run the node for 20 minutes under everything that may happen; ARGS="--minutes 5"
@@ -13,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo replay-example test test-jazzy fuzz soak stopping lint clean
+.PHONY: help demo replay-example test test-jazzy faults fuzz soak stopping lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -38,6 +39,11 @@ soak:
 stopping:
 	@$(PYTHON) tools/prepare.py test
 	$(BIN)/python test/faults/stopping.py --json docs/stopping.json $(ARGS)
+
+faults:
+	@$(PYTHON) tools/prepare.py test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest test/faults -m 'slow or not slow' \
+	  --fault-report docs/faults.md $(ARGS)
 
 # A sourced ROS 2 installation would come before the wheels.
 test-jazzy: export AMENT_PREFIX_PATH :=

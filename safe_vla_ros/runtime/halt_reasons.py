@@ -130,7 +130,7 @@ def starved(grace_s: float) -> HaltReason:
 def workspace(outside_m: float, margin_m: float) -> HaltReason:
     """Return the reason that the end effector is too far outside the workspace, metres."""
     text = (
-        f'the end effector is {outside_m:.3f} m outside the workspace; '
+        f'the end effector is {outside_m:.3g} m outside the workspace; '
         f'workspace_margin_m is {margin_m:g}'
     )
     return HaltReason(HaltKind.WORKSPACE, text)

@@ -21,6 +21,7 @@ class Rules:
         robot_command_timeout_s: How long the robot holds a command; 0 holds it for ever.
         period_s: Control period.
         simulated: Whether stamps are simulated time, which may go at any rate and stand still.
+            The arm may then brake in real time, as it must before the node ends.
     """
 
     max_linear_speed: float
@@ -153,9 +154,9 @@ class CommandRecorder:
         rules = self.rules
         gap_s = after.stamp_s - before.stamp_s
         waited_s = after.received_s - before.received_s
-        if rules.simulated and gap_s <= 0.0:
-            # Simulated time stood still or went back, so braking goes by steady time.
-            return min(waited_s, rules.hold_s), before, after
+        if rules.simulated and (gap_s <= 0.0 or _norms(after) < _norms(before)):
+            # Where simulated time stands still or ends too late, braking goes by real time.
+            return max(gap_s, min(waited_s, rules.hold_s)), before, after
         leapt = not rules.simulated and abs(gap_s - waited_s) > 2 * rules.hold_s
         # A clock that leaps ahead may mean a suspended machine, whose robot has stopped.
         suspended = leapt and gap_s > waited_s and after.is_zero
@@ -185,3 +186,7 @@ class CommandRecorder:
             for name, (change, limit) in changes.items()
             if not change <= limit * allowed_s * (1.0 + ROUNDING) + ROUNDING
         ]
+
+
+def _norms(item: Heard) -> float:
+    return math.hypot(*item.linear, *item.angular)

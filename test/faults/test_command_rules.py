@@ -98,6 +98,9 @@ def test_simulated_time_that_stands_still_leaves_braking_to_real_time():
         for i, speed in enumerate((0.08, 0.06, 0.04, 0.02, 0.0))
     ]
     assert violations(stream(*RAMP) + braking, rules) == []
+    slow = [Heard(h.stamp_s / 10, h.received_s, h.linear, h.angular) for h in MOTION]
+    assert any('changes by 0.02' in text for text in violations(slow, rules))
+    assert violations(slow[5:], rules) == []
     hasty = [braking[0], Heard(stamp_s, 0.42, (0.0,) * 3, (0.0,) * 3)]
     assert any('changes by 0.08' in text for text in violations(stream(*RAMP) + hasty, rules))
 

@@ -15,7 +15,7 @@ from safe_vla_ros.types import ActionChunk, PolicySpec, PruningRecord
 
 CHUNK_STEPS = 8
 SPEED_M_S = 0.1
-LARGEST = np.finfo(np.float64).max
+SIZES = {'large': 99.0, 'huge': np.finfo(np.float64).max}
 SPEC = PolicySpec(
     name='fake',
     kind='fake',
@@ -54,8 +54,8 @@ class FakePolicy:
     """Moves along x at one speed; its faults are switched on from outside.
 
     The word ``slowly`` in the instruction makes an inference last, ``nan`` makes the chunk not
-    finite, ``huge`` makes it as large as numbers go, ``fault`` makes it raise: a process of its own
-    can be told, too.
+    finite, ``huge`` makes it as large as numbers go and ``large`` as large as may be, ``fault``
+    makes it raise: a process of its own can be told, too.
     """
 
     spec = SPEC
@@ -94,8 +94,9 @@ class FakePolicy:
         moves = np.zeros((CHUNK_STEPS, 3))
         moves[:, 0] = np.nan if self.not_finite or 'nan' in words else SPEED_M_S * 0.05
         turns = np.zeros((CHUNK_STEPS, 3))
-        if 'huge' in words:
-            moves[:], turns[:] = LARGEST, -LARGEST
+        for word, size in SIZES.items():
+            if word in words:
+                moves[:], turns[:] = size, -size
         record = self.record(key_step, memory, pruning)
         return ActionChunk(moves, turns, np.ones(CHUNK_STEPS), record)
 

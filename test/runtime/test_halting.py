@@ -112,7 +112,7 @@ REASONS = {
     nan_pose: (StateName.STALE, 'ee_pose holds a value that is not finite'),
     zero_quaternion: (StateName.STALE, 'ee_pose has a quaternion of length 0; it must be 1'),
     nan_joint: (StateName.STALE, "position of joint 'right' that is not finite"),
-    out_of_the_box: (StateName.FAILED, 'the end effector is 0.060 m outside the workspace'),
+    out_of_the_box: (StateName.FAILED, 'the end effector is 0.06 m outside the workspace'),
     slow_policy: (
         StateName.STARVED,
         'no new chunk came within 0.1 s after the end of the last one',
