@@ -4,6 +4,8 @@
 # make faults   try every fault on the node over ROS 2, in minutes; writes docs/faults.md
 # make fuzz   attack everything that reads files and messages for ten minutes; options go into ARGS
 # make replay-example   score pruning methods on the recording in test/bags; writes out/replay
+# make soak   run the node for 20 minutes under everything that may happen; ARGS="--minutes 5"
+# make stopping   measure how the arm comes to rest; writes docs/stopping.json
 # make lint   only lint, types and the import contract
 # make clean  delete what builds and runs have left, but not .venv
 # All but clean set up .venv first. You need only Python (3.10 to 3.13) and git.
@@ -12,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help demo replay-example test test-jazzy faults fuzz lint clean
+.PHONY: help demo replay-example test test-jazzy faults fuzz soak stopping lint clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -29,6 +31,14 @@ replay-example:
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+soak:
+	@$(PYTHON) tools/prepare.py test
+	$(BIN)/python test/faults/soak.py $(ARGS)
+
+stopping:
+	@$(PYTHON) tools/prepare.py test
+	$(BIN)/python test/faults/stopping.py --json docs/stopping.json $(ARGS)
 
 faults:
 	@$(PYTHON) tools/prepare.py test

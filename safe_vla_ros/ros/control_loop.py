@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.timer import Timer
 
-NICENESS = -10
-"""Of the control thread, where the system allows it (`nice` in limits.conf): it goes before the
-inference thread when both want a core."""
-
 SUPERVISION_PERIOD_S = 0.02
 """How often, in steady time, it is asked whether simulated time stands still."""
 
@@ -93,7 +89,7 @@ class ControlLoop:
             self._companion.create_timer(period_s, call, callback_group=group, clock=clock)
             for period_s, call, clock in calls
         ]
-        self._spinner = Spinner(self._companion, 'control', niceness=NICENESS)
+        self._spinner = Spinner(self._companion, 'control', urgent=True)
 
     def stop(self) -> None:
         """End ticking; a tick that is running finishes first."""
