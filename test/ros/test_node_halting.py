@@ -136,7 +136,7 @@ def test_empty_instruction_halts_until_there_is_one(robot, text):
     expect_halt_and_recovery(robot, 'waiting', 'no instruction', lambda: robot.say('go'))
 
 
-@pytest.mark.parametrize('text', ['push ' * 20_000, 'Öffne die Schublade 引き出し 🤖', 'a\x01b\nc'])
+@pytest.mark.parametrize('text', ['push ' * 200, 'Öffne die Schublade 引き出し 🤖', 'a\x01b\nc'])
 def test_strange_instruction_is_taken_as_it_is(bench, robot, text):
     robot.start_moving()
     robot.say(text)
