@@ -14,7 +14,7 @@ SHARE = FindPackageShare('safe_vla_ros')
 
 def generate_launch_description():
     arguments = (
-        ('policy', '', 'Policy instead of the one that the robot YAML names'),
+        ('policy', '', 'Policy; default: as in the robot YAML'),
         (
             'params_file',
             PathJoinSubstitution([SHARE, 'config', 'mini_metaworld.yaml']),

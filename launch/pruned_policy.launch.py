@@ -26,14 +26,14 @@ ARGUMENTS = (
     (
         'policy',
         '',
-        'Directory, bundled name or hf:org/name@<40-hex commit>; empty: the YAML decides',
+        'Directory, bundled name or hf:org/name@<40-hex commit>; default: as in the robot YAML',
     ),
-    ('params_file', '', 'Robot YAML; empty: the defaults of the node and of the policy'),
-    ('dry_run', '', 'true: everything but the commands; empty: the YAML decides'),
+    ('params_file', '', "Robot YAML; default: the node's and the policy's own values"),
+    ('dry_run', '', 'true: publish no commands; default: as in the robot YAML'),
     ('namespace', '', 'Namespace of the node'),
     ('use_sim_time', 'false', 'Follow /clock'),
-    ('autostart', 'true', 'Configure the node and, once it is inactive, activate it'),
-    ('rviz', 'false', 'Start RViz with overlays and the planned path'),
+    ('autostart', 'true', 'Configure the node, then activate it'),
+    ('rviz', 'false', 'Start RViz with the overlays and the planned path'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
 )
 

@@ -28,12 +28,12 @@ ARGUMENTS = (
     (
         'exclude_regex',
         '(/.*)?/pruned_policy/.*|/diagnostics|/clock',
-        'Topics of the bag that are not played: those that the live node publishes itself',
+        'Topics of the bag not to play: the live node publishes them itself',
     ),
-    ('localhost_only', 'true', 'Stay on this machine, so that no robot hears the commands'),
-    ('policy', '', 'Policy instead of the one that the robot YAML names'),
-    ('params_file', '', 'Robot YAML; empty: the defaults of the node and of the policy'),
-    ('rviz', 'false', 'Start RViz with overlays and the planned path'),
+    ('localhost_only', 'true', 'Stay on this machine, so that no robot receives the commands'),
+    ('policy', '', 'Policy; default: as in the robot YAML'),
+    ('params_file', '', "Robot YAML; default: the node's and the policy's own values"),
+    ('rviz', 'false', 'Start RViz with the overlays and the planned path'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
 )
 

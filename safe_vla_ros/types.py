@@ -184,7 +184,7 @@ class PruningSettings:
         default='action',
         metadata=parameter(
             'pruning.query_rows',
-            'Whose attention is the saliency: the action rows or the last row.',
+            'Rows whose attention is the saliency: the action rows or the last row.',
             own='pruning.query_rows',
             choices=QUERY_ROWS,
             change=Change.DYNAMIC,
@@ -194,7 +194,7 @@ class PruningSettings:
         default=None,
         metadata=parameter(
             'pruning.refresh_layer',
-            'Layer of the refresh test; unset is pruning.layer - 1.',
+            'Layer of the refresh test. Unset: pruning.layer - 1.',
             own='pruning.refresh_layer',
             minimum=0,
             range_note='0 to pruning.layer - 1',
@@ -205,7 +205,7 @@ class PruningSettings:
         default=(),
         metadata=parameter(
             'pruning.forecast_layers',
-            'Deep layers that are forecast; unset is the last.',
+            'Deep layers to forecast. Unset: the last.',
             own='pruning.forecast_layers',
             minimum=0,
             range_note='0 to the number of layers - 1',
@@ -216,7 +216,7 @@ class PruningSettings:
         default=0.0,
         metadata=parameter(
             'pruning.max_reference_age_s',
-            'Renew the saliency reference when it is older; 0 is off.',
+            'Renew the saliency reference when it is older. 0: never by age.',
             own='pruning.max_reference_age_s',
             unit='s',
             minimum=0.0,
@@ -363,8 +363,8 @@ class PolicySettings:
         default='',
         metadata=parameter(
             'unnorm_key',
-            'Data set whose statistics turn model units into actions; may be empty when the '
-            'checkpoint holds at most one.',
+            'Data set whose statistics turn model units into actions. May be empty if the '
+            'checkpoint has at most one.',
             range_note='a key of the checkpoint',
             change=Change.READ_ONLY,
         ),
@@ -373,7 +373,7 @@ class PolicySettings:
         default='auto',
         metadata=parameter(
             'device',
-            'Where the policy runs; auto takes a GPU where there is one.',
+            'Where the policy runs. auto uses a GPU if there is one.',
             choices=('auto', 'cpu', 'cuda'),
         ),
     )
@@ -381,14 +381,15 @@ class PolicySettings:
         default='auto',
         metadata=parameter(
             'dtype',
-            'Number format of the policy; auto is bfloat16 on a GPU, else what the policy stores.',
+            'Number format of the policy. auto is bfloat16 on a GPU, otherwise what the policy '
+            'stores.',
             choices=('auto', 'float32', 'bfloat16'),
         ),
     )
     cameras: tuple[str, ...] = field(
         metadata=parameter(
             'cameras',
-            "Names of the cameras, in the order of the model's inputs; each is the prefix of a "
+            "Names of the cameras, in the order of the model's inputs. Each is the prefix of a "
             'topic.',
             own='cameras',
             range_note='topic names, as many as the model takes',
@@ -397,21 +398,21 @@ class PolicySettings:
     rotate_180: bool = field(
         metadata=parameter(
             'image.rotate_180',
-            'Turn images upside down, as the training data was.',
+            'Turn images upside down, if the training images were.',
             own='rotate_180',
         )
     )
     center_crop: bool = field(
         metadata=parameter(
             'image.center_crop',
-            'Crop the middle 90 % of the area, as after training with random crops.',
+            'Crop to the middle 90 % of the area, if the model was trained with random crops.',
             own='center_crop',
         )
     )
     jpeg_roundtrip: bool = field(
         metadata=parameter(
             'image.jpeg_roundtrip',
-            'Encode and decode as JPEG, as the training data was.',
+            'Encode and decode images as JPEG, if the training images were JPEG.',
             own='jpeg_roundtrip',
         )
     )
@@ -419,7 +420,7 @@ class PolicySettings:
         default=(),
         metadata=parameter(
             'proprio.layout',
-            'Parts of the proprioception vector in order; empty takes what the policy says.',
+            "Parts of the proprioception vector, in order. Empty uses the policy's own.",
             own='proprio_layout',
             range_note='ee_position, ee_axis_angle, ee_euler_xyz, ee_quaternion, gripper_joints, '
             'joint:<name>, zero',
@@ -446,7 +447,7 @@ class PolicySettings:
     rotation: str = field(
         metadata=parameter(
             'action.rotation',
-            "How the model's three rotation numbers are meant.",
+            "Meaning of the model's three rotation numbers.",
             own='rotation',
             choices=('axis_angle', 'euler_xyz'),
         )

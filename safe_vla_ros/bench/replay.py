@@ -100,7 +100,9 @@ class InstantPolicy:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = argparse.ArgumentParser(
+        prog='python -m safe_vla_ros.bench.replay', description=__doc__.split('\n', maxsplit=1)[0]
+    )
     parser.add_argument(
         '--seconds', type=float, default=10.0, help='length of each recording (%(default)s)'
     )

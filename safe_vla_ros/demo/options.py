@@ -91,35 +91,55 @@ def _make_parser() -> argparse.ArgumentParser:
         prog='python -m safe_vla_ros.demo',
         description='Drive a simulated robot through ROS 2 with a pruned vision-language-action '
         'policy: two processes with DDS between them, and a summary at the end.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         epilog='For a longer run that compares with success in process: '
         '--episodes 10 --tasks all --no-video',
     )
     add = parser.add_argument
-    add('--tasks', type=_tasks, default='all', help=f'comma-separated: {",".join(TASKS)}; or all')
-    add('--episodes', type=_whole(1), default=1, help='episodes per task and method')
-    add('--seed', type=_whole(0), default=10000, help='seed of the first episode of every task')
+    add(
+        '--tasks', type=_tasks, default='all',
+        help=f'comma-separated: {", ".join(TASKS)}; or all (default)',
+    )  # fmt: skip
+    add(
+        '--episodes', type=_whole(1), default=1,
+        help='episodes per task and method (%(default)s)',
+    )  # fmt: skip
+    add(
+        '--seed', type=_whole(0), default=10000,
+        help='seed of the first episode of every task (%(default)s)',
+    )  # fmt: skip
     add(
         '--method', choices=PRUNER_NAMES, default='safe',
-        help='pruning method; "none" then runs on the same seeds for comparison',
+        help='pruning method (%(default)s); "none" then runs on the same seeds for comparison',
     )  # fmt: skip
-    add('--keep-ratio', type=_number(0.05, 1.0), default=0.25, help='share of visual tokens kept')
-    add('--out', type=Path, default=Path('out/demo'), help='folder for everything it writes')
+    add(
+        '--keep-ratio', type=_number(0.05, 1.0), default=0.25,
+        help='share of visual tokens kept (%(default)s)',
+    )  # fmt: skip
+    add(
+        '--out', type=Path, default=Path('out/demo'),
+        help='folder for everything it writes (%(default)s)',
+    )  # fmt: skip
     add('--no-video', action='store_true', help='make no videos and no picture, for less load')
-    add('--picture', type=Path, help='file for the picture; when not given, demo.png in --out')
+    add('--picture', type=Path, help='file for the picture (demo.png in --out)')
     add('--record', type=Path, metavar='DIR', help='record a rosbag2 (MCAP) of inputs and outputs')
-    add('--policy', help='policy directory or bundled name; when not given, as in the robot YAML')
-    add('--params-file', type=Path, help='robot YAML; when not given, mini_metaworld.yaml')
-    add('--real-time-factor', type=_number(0.05, 10.0), default=1.0, help='speed of the simulation')
+    add('--policy', help='policy directory or bundled name (as in the robot YAML)')
+    add('--params-file', type=Path, help='robot YAML (config/mini_metaworld.yaml)')
+    add(
+        '--real-time-factor', type=_number(0.05, 10.0), default=1.0,
+        help='speed of the simulation (%(default)s)',
+    )  # fmt: skip
     add('--sim-time', action='store_true', help='publish /clock and follow it')
     add(
         '--episode-duration', type=_number(0.1, 3600.0), default=8.0, metavar='S',
-        help='simulated seconds after which an episode counts as failed',
+        help='simulated seconds after which an episode counts as failed (%(default)s)',
     )  # fmt: skip
-    add('--camera-rate', type=_number(1.0, 80.0), default=20.0, help='rate of the cameras in Hz')
+    add(
+        '--camera-rate', type=_number(1.0, 80.0), default=20.0,
+        help='rate of the cameras in Hz (%(default)s)',
+    )  # fmt: skip
     add(
         '--domain-id', type=_whole(0, 232), default=own_domain(),
-        help='ROS domain; every run takes another one',
+        help='ROS domain (%(default)s now; every run takes another one)',
     )  # fmt: skip
     return parser
 

@@ -165,7 +165,7 @@ class ConfiguredPolicy:
         """Begin to work."""
         with self._switching:
             if self._leaving:
-                msg = 'the node is leaving'
+                msg = 'the node is shutting down'
                 raise SafeVlaError(msg)
             if self._watch is not None and self.runtime.other_commander:
                 raise SafeVlaError(self.runtime.other_commander)

@@ -76,12 +76,13 @@ class Loader:
         durations_s = warm_up(policy, resolved)
         self._refuse_when_leaving()
         text = ' and '.join(f'{duration_s:.3g}' for duration_s in durations_s)
-        self._logger.info(f'inferences to try it out took {text} s')
+        self._logger.info(f'the trial inferences took {text} s')
         limit_s = resolved.control.max_chunk_age_s
         if min(durations_s) > limit_s:
             self._logger.warning(
-                f'an inference takes longer than max_chunk_age_s ({limit_s:g} s): no chunk will be '
-                'played. Use a faster device or, if nothing moves while the policy thinks, raise it'
+                f'an inference takes longer than max_chunk_age_s ({limit_s:g} s), so no chunk will '
+                'be played. Use a faster device. If nothing moves while the policy thinks, you can '
+                'raise max_chunk_age_s instead.'
             )
         return policy
 
@@ -99,5 +100,5 @@ class Loader:
 
     def _refuse_when_leaving(self) -> None:
         if self._is_leaving():
-            msg = 'the node is leaving'
+            msg = 'the node is shutting down'
             raise SafeVlaError(msg)

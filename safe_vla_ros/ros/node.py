@@ -187,7 +187,7 @@ class PrunedPolicy(LifecycleNode):
     def _activate(self, state: LifecycleState) -> None:
         configured = self._configured
         if configured is None or self._leaving:
-            msg = 'the node is leaving'
+            msg = 'the node is shutting down'
             raise SafeVlaError(msg)
         super().on_activate(state)
         self.get_logger().warning(configured.announcement)
@@ -245,7 +245,7 @@ class PrunedPolicy(LifecycleNode):
         if configured is not None:
             configured.runtime.reset_episode()
         response.success = configured is not None
-        response.message = 'a new episode begins' if response.success else 'not configured'
+        response.message = 'new episode' if response.success else 'not configured'
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -255,7 +255,7 @@ class PrunedPolicy(LifecycleNode):
         if configured is not None:
             configured.runtime.pause(request.data)
             obstacle = configured.runtime.obstacle
-            response.message = 'paused' if request.data else 'resumes from a fresh observation'
+            response.message = 'paused' if request.data else 'resuming from a fresh observation'
             if obstacle and not request.data:
                 response.message = f'not paused any more, but nothing moves: {obstacle}'
         return response

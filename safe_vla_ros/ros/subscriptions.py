@@ -34,7 +34,7 @@ comes before it was read. Twenty hold 40 ms of an arm at 500 Hz.
 
 
 class Subscriptions:
-    """Feeds the runtime from topics, and knows which publishers cannot be heard."""
+    """Feeds the runtime from topics, and knows which publishers have incompatible QoS."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Subscriptions:
         self._subscribe(String, 'instruction', self._on_instruction, reliable=True)
 
     def incompatible_qos(self) -> dict[str, int]:
-        """Return how many publishers cannot be heard for their QoS now, by topic."""
+        """Return how many publishers have incompatible QoS now, by topic."""
         counts: dict[str, int] = {}
         for subscription in self._topics.subscriptions:
             topic = subscription.topic_name
@@ -140,7 +140,7 @@ class Subscriptions:
     def _on_incompatible_qos(self, topic: str, _event: Any) -> None:
         self._suspects.add(topic)
         self._node.get_logger().warning(
-            f'a publisher on {topic} has incompatible QoS and cannot be heard; change it or set '
-            f'qos_overrides.{topic}.subscription.*',
+            f'a publisher on {topic} has incompatible QoS, so its messages do not arrive; change '
+            f'its QoS or set qos_overrides.{topic}.subscription.*',
             throttle_duration_sec=THROTTLE_S,
         )

@@ -153,11 +153,15 @@ def clock_stopped(began: bool) -> HaltReason:
 
 
 def stalled(gap_s: float, hold_s: float) -> HaltReason:
-    """Return the reason that no command went out for longer than the robot holds one, seconds."""
-    return HaltReason(
-        HaltKind.STALLED,
-        f'the node stalled: no command for {gap_s:.3g} s, the robot holds one for {hold_s:g} s',
-    )
+    """Return the reason that no command went out for too long.
+
+    Args:
+        gap_s: Time since the last command, seconds.
+        hold_s: How long the robot holds a command, seconds; 0 for ever.
+    """
+    hold = f'for {hold_s:g} s' if hold_s else 'for ever'
+    text = f'the node stalled: no command for {gap_s:.3g} s, the robot holds one {hold}'
+    return HaltReason(HaltKind.STALLED, text)
 
 
 def other_commander(topic: str) -> HaltReason:

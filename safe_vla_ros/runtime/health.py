@@ -77,7 +77,7 @@ def input_health(state: RuntimeState, incompatible_qos: Mapping[str, int]) -> He
         return state_health(state)
     if incompatible_qos:
         topics = ', '.join(sorted(incompatible_qos))
-        return Health(WARN, f'a publisher with incompatible QoS cannot be heard on {topics}')
+        return Health(WARN, f'messages do not arrive: a publisher has incompatible QoS on {topics}')
     if state.name is StateName.WAITING:
         return state_health(state)
     return Health(OK, 'fresh' if state.name is StateName.RUNNING else state.name)

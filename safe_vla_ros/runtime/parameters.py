@@ -208,7 +208,7 @@ def _check_pruner(name: str, names: Collection[str] | None) -> None:
 
 
 def markdown_table() -> str:
-    """Write the README's table of parameters."""
+    """Write the table in docs/parameters.md."""
     rows = ['| name | type | default | allowed | changes | meaning |', '|---|---|---|---|---|---|']
     for parameter in PARAMETERS.values():
         cells = (

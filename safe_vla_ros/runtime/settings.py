@@ -18,7 +18,7 @@ class MotionLimits:
         default=0.25,
         metadata=parameter(
             'max_linear_speed',
-            "Largest speed; the direction is kept; the policy's own if it gives one.",
+            "Maximum speed. The direction is kept. Default: the policy's own if it gives one.",
             own='limits.max_linear_speed',
             unit='m/s',
             maximum=10.0,
@@ -30,7 +30,7 @@ class MotionLimits:
         default=0.8,
         metadata=parameter(
             'max_angular_speed',
-            "Largest angular speed; the axis is kept; the policy's own if it gives one.",
+            "Maximum angular speed. The axis is kept. Default: the policy's own if it gives one.",
             own='limits.max_angular_speed',
             unit='rad/s',
             maximum=50.0,
@@ -42,7 +42,7 @@ class MotionLimits:
         default=1.0,
         metadata=parameter(
             'max_linear_accel',
-            "Largest acceleration, also of a halt; the policy's own if it gives one.",
+            "Maximum acceleration, also of a halt. Default: the policy's own if it gives one.",
             own='limits.max_linear_accel',
             unit='m/s2',
             maximum=100.0,
@@ -54,7 +54,8 @@ class MotionLimits:
         default=3.0,
         metadata=parameter(
             'max_angular_accel',
-            "Largest angular acceleration, also of a halt; the policy's own if it gives one.",
+            "Maximum angular acceleration, also of a halt. Default: the policy's own if it gives "
+            'one.',
             own='limits.max_angular_accel',
             unit='rad/s2',
             maximum=500.0,
@@ -71,7 +72,7 @@ class Workspace:
     minimum: tuple[float, float, float] = field(
         metadata=parameter(
             'workspace_min',
-            'Lowest corner of the box, x y z in command_frame; unset switches it off.',
+            'Lowest corner of the box, x y z in command_frame. Unset: no box.',
             unit='m',
             range_note='3 numbers, each below workspace_max',
             change=Change.DYNAMIC,
@@ -80,7 +81,7 @@ class Workspace:
     maximum: tuple[float, float, float] = field(
         metadata=parameter(
             'workspace_max',
-            'Highest corner of the box, x y z in command_frame; unset switches it off.',
+            'Highest corner of the box, x y z in command_frame. Unset: no box.',
             unit='m',
             range_note='3 numbers, each above workspace_min',
             change=Change.DYNAMIC,
@@ -90,7 +91,7 @@ class Workspace:
         default=0.05,
         metadata=parameter(
             'workspace_margin_m',
-            'How far outside the box latches failed.',
+            'Distance outside the box that leads to the state failed.',
             unit='m',
             minimum=0.0,
             maximum=1.0,
@@ -128,7 +129,7 @@ class ControlSettings:
     action_period_s: float = field(
         metadata=parameter(
             'action_period_s',
-            'Time that one action takes, the training step; kept at any control rate.',
+            'Duration of one action, the training step. It is the same at any control rate.',
             own='action_period_s',
             unit='s',
             minimum=0.005,
@@ -138,7 +139,7 @@ class ControlSettings:
     execute_steps: int = field(
         metadata=parameter(
             'execute_steps',
-            'Actions of a chunk that are played before the next inference is due.',
+            'Actions to play before the next inference is due.',
             own='execute_steps',
             minimum=1,
             range_note='1 to the chunk size',
@@ -176,7 +177,7 @@ class ControlSettings:
         default='base_link',
         metadata=parameter(
             'command_frame',
-            'Frame of the commands; ee_pose must be in it.',
+            'Frame of the commands. ee_pose must use it.',
             range_note='a frame name',
         ),
     )
@@ -184,7 +185,7 @@ class ControlSettings:
         default=0.5,
         metadata=parameter(
             'observation_timeout_s',
-            'Oldest input that may still be used, by header stamp and by receive time.',
+            'Maximum age of an input, by header stamp and by receive time.',
             unit='s',
             maximum=10.0,
             above=0.0,
@@ -195,7 +196,7 @@ class ControlSettings:
         default=2.0,
         metadata=parameter(
             'max_chunk_age_s',
-            'Oldest observation whose chunk is still played when it comes.',
+            'Maximum age of the observation of a chunk that is still played.',
             unit='s',
             maximum=600.0,
             above=0.0,
@@ -206,7 +207,7 @@ class ControlSettings:
         default=0.1,
         metadata=parameter(
             'max_camera_skew_s',
-            "Largest difference between the images' stamps.",
+            "Maximum difference between the images' stamps.",
             unit='s',
             minimum=0.0,
             maximum=10.0,
@@ -217,7 +218,7 @@ class ControlSettings:
         default=0.1,
         metadata=parameter(
             'starvation_grace_s',
-            'How long the last twist is held when a chunk has ended.',
+            'How long to hold the last twist after a chunk has ended.',
             unit='s',
             minimum=0.0,
             maximum=1.0,
@@ -228,7 +229,7 @@ class ControlSettings:
         default=0.5,
         metadata=parameter(
             'halt_zero_duration_s',
-            'How long zeros are published once the arm has stopped.',
+            'How long to publish zeros once the arm has stopped.',
             unit='s',
             minimum=0.0,
             maximum=5.0,
@@ -239,7 +240,7 @@ class ControlSettings:
         default=3,
         metadata=parameter(
             'max_consecutive_failures',
-            'Inference errors in a row that latch failed.',
+            'Failed inferences in a row that lead to the state failed.',
             minimum=1,
             maximum=20,
             change=Change.DYNAMIC,
@@ -249,8 +250,8 @@ class ControlSettings:
         default=0.1,
         metadata=parameter(
             'robot_command_timeout_s',
-            'How long the robot holds a command before it stops by itself; 0 means that it never '
-            'does. At least two control periods count.',
+            'How long the robot holds a command before it stops by itself. 0: it never stops. '
+            'Less than two control periods count as two.',
             unit='s',
             minimum=0.0,
             maximum=5.0,
@@ -285,7 +286,7 @@ class NodeSettings:
         default=0,
         metadata=parameter(
             'inference_threads',
-            'CPU threads that one inference may use; 0 takes all cores but one, at most 4.',
+            'CPU threads for one inference. 0 uses all cores but one, at most 4.',
             minimum=0,
             maximum=256,
             after='dtype',
@@ -304,7 +305,7 @@ class NodeSettings:
         default='',
         metadata=parameter(
             'instruction',
-            'Initial instruction; with an empty one the robot waits for the topic.',
+            'Initial instruction. If it is empty, the robot waits for the topic.',
             after='image_transport',
         ),
     )
@@ -312,7 +313,7 @@ class NodeSettings:
         default='',
         metadata=parameter(
             'ee_frame',
-            'Frame of the end effector, looked up in tf from command_frame; empty takes the topic '
+            'Frame of the end effector, looked up in tf from command_frame. Empty: use the topic '
             'ee_pose.',
             range_note='a frame name, or empty',
             after='command_frame',
@@ -335,8 +336,8 @@ class NodeSettings:
         default=False,
         metadata=parameter(
             'allow_unknown_parameters',
-            'Warn about a parameter that the node does not have, and go on; for parameter files '
-            'that are shared with other nodes.',
+            'Warn about unknown parameters instead of failing. For parameter files shared with '
+            'other nodes.',
             after='hardware_id',
         ),
     )
@@ -344,7 +345,7 @@ class NodeSettings:
         default=5.0,
         metadata=parameter(
             'saliency.max_rate_hz',
-            'Largest rate of the overlay images.',
+            'Maximum rate of the overlay images.',
             unit='Hz',
             minimum=0.1,
             maximum=30.0,

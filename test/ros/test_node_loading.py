@@ -102,4 +102,4 @@ def test_node_that_leaves_ends_the_load(start_node):
         bench.node.halt()
         bench.policies.shares.put(0.5)
         assert not answer()
-        bench.robot.wait_log('configure failed: the node is leaving')
+        bench.robot.wait_log('configure failed: the node is shutting down')

@@ -10,7 +10,7 @@ import pytest
 from runtime_fakes import Bench, FakePolicy, chunk, control, speed, steady_chunk
 
 from safe_vla_ros.runtime import ManualClock, StateName, Workspace, diagnostics
-from safe_vla_ros.runtime.halt_reasons import HaltKind
+from safe_vla_ros.runtime.halt_reasons import HaltKind, stalled
 from safe_vla_ros.runtime.tick_monitor import TickMonitor
 from safe_vla_ros.types import ActionChunk, Observation
 
@@ -114,3 +114,10 @@ def test_every_kind_of_halt_is_raised_and_counted_once(kind: HaltKind) -> None:
 def test_names_are_plain_text_in_messages_and_files(name: StateName | HaltKind) -> None:
     assert (str(name), f'{name}') == (name.value, name.value)
     assert json.loads(json.dumps({name: name})) == {name.value: name.value}
+
+
+@pytest.mark.parametrize(
+    ('hold_s', 'told'), [(0.1, 'holds one for 0.1 s'), (0.0, 'holds one for ever')]
+)
+def test_a_stall_tells_how_long_the_robot_holds_a_command(hold_s: float, told: str) -> None:
+    assert stalled(0.3, hold_s).text.endswith(told)
