@@ -10,7 +10,12 @@ README = Path(__file__).resolve().with_name('README.md')
 SHARE = f'share/{PACKAGE}'
 PROGRAMS = ('demo', 'replay', 'bench')
 
-POLICY = ['torch>=2.9,<2.14', 'transformers>=5.0,<5.40', 'safetensors>=0.5,<1', 'tokenizers>=0.21,<1']
+POLICY = [
+    'torch>=2.9,<2.14',
+    'transformers>=5.0,<5.40',  # later ones drop an argument that the decoder passes
+    'safetensors>=0.5,<1',
+    'tokenizers>=0.21,<1',
+]
 REPLAY = ['rosbags>=0.11.8,<0.12', 'rich>=13,<16']
 SIM = ['metaworld>=3.1,<4', 'mujoco>=3.3,<4', 'packaging>=22', 'rich>=13,<16']
 OPENCV = ['opencv-python-headless>=4.6,<6', 'pillow>=9,<14']

@@ -191,7 +191,12 @@ class PrunedPolicy(LifecycleNode):
             raise SafeVlaError(msg)
         super().on_activate(state)
         self.get_logger().warning(configured.announcement)
-        configured.activate()
+        try:
+            with self._setting:  # the source of time stays what it is until the node is active
+                configured.activate()
+        except BaseException:
+            super().on_deactivate(state)
+            raise
 
     def _deactivate(self, state: LifecycleState) -> None:
         if self._configured is not None:
