@@ -26,6 +26,7 @@ JAZZY = [
     'ros-rmw-fastrtps-cpp==8.4.3',
     'ros-common-interfaces==5.3.6',
     'numpy<2',
+    'hypothesis>=6.100,<7',
     'pytest>=8.2,<10',
     'pytest-timeout>=2.3,<3',
 ]
