@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 
+from safe_vla_ros.garbage import free_memory
 from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
 from safe_vla_ros.replay.errors import ReplayError
 from safe_vla_ros.replay.replay_setup import ReplaySettings, Setup, load_setup
@@ -186,6 +187,7 @@ def _replay_one(
 
     folder.mkdir(parents=True)
     result = replay_bag(task, setup, folder, keep_going)
+    free_memory()  # what one bag needed does not add to what the next one needs
     progress.finish(result)
     return result
 
