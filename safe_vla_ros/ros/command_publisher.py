@@ -8,7 +8,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from std_msgs.msg import Float64
 
-from safe_vla_ros.ros.message_building import pose_message, twist_message
+from safe_vla_ros.ros.message_building import pose_message, time_message, twist_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class CommandPublisher:
 
         Args:
             topics: Makes the publishers.
-            clock: Gives the stamps.
+            clock: Gives the stamp of a last zero; other commands have their own.
             control: Command type and frame.
             dry_run: Whether everything is held back.
         """
@@ -71,7 +71,7 @@ class CommandPublisher:
         """Publish what is due at one control tick."""
         if self._dry_run:
             return
-        stamp = self._clock.now().to_msg()
+        stamp = time_message(command.stamp_s)
         if not self._is_twist and command.target is not None:
             self._send(pose_message(command.target, stamp, self._frame))
         elif self._is_twist:

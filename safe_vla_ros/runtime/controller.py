@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,12 +28,14 @@ class Command:
         linear_m_s, angular_rad_s: Twist in the command frame, float64 [3] each.
         target: Pose target in the command frame when ``command_type`` is ``pose``, else None.
         gripper: Opening, 0 closed .. 1 open, or None when it is not due.
+        stamp_s: The clock's time that it was computed for, seconds.
     """
 
     linear_m_s: Float64Array
     angular_rad_s: Float64Array
     target: Pose | None = None
     gripper: float | None = None
+    stamp_s: float = 0.0
 
 
 class Controller:
@@ -187,6 +189,9 @@ class Controller:
 
     def _play(self, tick: Tick, pose: Pose | None, settings: ControlSettings) -> Command:
         self._halt = None
+        if self.silent:
+            # Time in which nothing was commanded gives no room to speed up.
+            tick = replace(tick, elapsed_s=min(tick.elapsed_s, 1.0 / settings.control_rate_hz))
         self._sequence.move()
         twist = self.player.next_twist(
             tick.expected_s, longest_s=tick.longest_s, hold_s=settings.starvation_grace_s
@@ -248,4 +253,4 @@ class Controller:
         target = None
         if settings.command_type == 'pose':
             target = self._target.command(twist.linear_m_s, twist.angular_rad_s, tick.expected_s)
-        return Command(twist.linear_m_s, twist.angular_rad_s, target, opening)
+        return Command(twist.linear_m_s, twist.angular_rad_s, target, opening, tick.now_s)

@@ -163,7 +163,8 @@ class CommandRecorder:
         if leapt and not suspended:
             # The clock of the stamps jumped; real time tells how long the robot waited.
             gap_s = waited_s
-        if gap_s > rules.hold_s + STAMP_SLACK_S:
+        # A little before and after, the node may or may not have taken it for a stall.
+        if gap_s > rules.hold_s + STAMP_SLACK_S or (gap_s > rules.hold_s and after.is_zero):
             stopped = Heard(before.stamp_s, before.received_s, (0.0,) * 3, (0.0,) * 3)
             if before.is_zero or after.is_zero:
                 # The robot has stopped by itself: whatever comes next begins from rest.

@@ -27,7 +27,7 @@ import torch
 from command_rules import CommandRecorder, Rules
 from node_bench import DOMAIN
 from soak_events import EVENTS, SPEEDS_M_S, Soaked
-from soak_report import Sample, checks, draw, growth
+from soak_report import Sample, checks, draw, growth, medians
 from soak_robot import NAMESPACE, SoakRobot
 
 from safe_vla_ros.bench.machine import describe_machine
@@ -46,7 +46,9 @@ PROGRESS_PERIOD_S = 10.0
 TOLD_VIOLATIONS = 10
 VERDICTS = {True: 'passed', False: 'FAILED', None: 'not judged, the soak was too short'}
 WARM_UP_RECONFIGURES = 3
-"""The first loads fill caches and pools, so memory counts only after these."""
+WARM_UP_SHARE = 0.25
+"""The first loads fill caches and pools, and the allocators find their size in the first minutes:
+memory counts only after both."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,9 @@ def run(options: Options) -> dict[str, object]:
             robot.close()
     reconfigured_s = [time_s for time_s, name in watch.events if name == 'reconfigure']
     warm_s = ([0.0, *reconfigured_s])[min(WARM_UP_RECONFIGURES, len(reconfigured_s))]
+    warm_s = max(warm_s, WARM_UP_SHARE * options.duration_s)
     settled = [s for s in watch.samples if s.settled and s.time_s > warm_s]
+    from_start = [s.resident_mib for s in watch.samples if s.settled]
     violations = recorder.violations(ends_at_rest=not unanswered)
     report = {
         'command': f'make soak ARGS="--minutes {options.duration_s / 60:g} --seed {options.seed}"',
@@ -152,6 +156,7 @@ def run(options: Options) -> dict[str, object]:
         'warm_up_s': round(warm_s, 1),
         'settled_samples': len(settled),
         'memory_growth': growth(settled),
+        'resident_mib_per_tenth': medians(from_start),
         'resident_mib': [round(sample.resident_mib, 1) for sample in settled],
         'threads': sorted({sample.threads for sample in settled}),
         'files': sorted({sample.files for sample in settled}),

@@ -55,6 +55,15 @@ def growth(samples: Sequence[Sample]) -> float | None:
     return float(np.median(held[-size:]) / np.median(held[:size]) - 1.0)
 
 
+def medians(resident_mib: Sequence[float], parts: int = 10) -> list[float]:
+    """Return the median memory of each part of a run, from its start."""
+    return [
+        round(float(np.median(part)), 1)
+        for part in np.array_split(resident_mib, parts)
+        if part.size
+    ]
+
+
 def checks(
     samples: Sequence[Sample], violations: Sequence[str], unanswered: str
 ) -> dict[str, bool | None]:

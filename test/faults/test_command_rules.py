@@ -55,6 +55,11 @@ def test_after_a_stall_a_zero_comes_first_and_motion_begins_from_rest():
     assert any('changes by 0.1' in text for text in violations(stream(*RAMP) + hasty))
 
 
+def test_at_the_end_of_what_the_robot_holds_a_zero_is_as_good_as_going_on():
+    assert violations(stream(*RAMP) + shifted(stream(0.0), 0.205)) == []
+    assert violations(stream(*RAMP) + shifted(stream(*reversed(RAMP)), 0.205)) == []
+
+
 def test_robot_that_never_stops_by_itself_is_braked_from_its_last_speed():
     rules = Rules(0.25, 0.8, 1.0, 3.0, robot_command_timeout_s=0.0)
     assert (

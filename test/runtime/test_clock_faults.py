@@ -68,6 +68,25 @@ def test_a_robot_with_more_patience_is_not_stopped() -> None:
     assert bench.runtime.statistics().halts == {}
 
 
+def test_time_in_silence_gives_no_room_to_speed_up() -> None:
+    bench = moving_bench()
+    bench.runtime.pause(True)
+    bench.run(2.0)
+    bench.runtime.pause(False)
+    bench.pass_time(0.08)
+    speeds = speeds_of(bench, 0.5)
+    assert max(speeds) > 0.1
+    first = next(now for now in speeds if now > 0.0)
+    assert first <= LARGEST_CHANGE
+
+
+def test_a_command_carries_the_time_of_its_tick() -> None:
+    bench = moving_bench()
+    command = bench.runtime.tick()
+    assert command is not None
+    assert command.stamp_s == bench.now_s
+
+
 def test_a_stall_in_silence_is_nothing() -> None:
     bench = moving_bench()
     bench.runtime.set_instruction('')
