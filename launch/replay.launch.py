@@ -8,16 +8,14 @@ from pathlib import Path
 from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
-    EmitEvent,
     ExecuteProcess,
     IncludeLaunchDescription,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
+    Shutdown,
 )
 from launch.conditions import IfCondition
-from launch.event_handlers import OnProcessExit
-from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.event_handlers import OnStateTransition
@@ -86,6 +84,7 @@ def record_and_play(context):
         ],
         name='record',
         output='screen',
+        on_exit=end_because('the recorder has ended'),
     )
     play = ExecuteProcess(
         cmd=[
@@ -96,6 +95,7 @@ def record_and_play(context):
         ],
         name='play',
         output='screen',
+        on_exit=end_because('the bag has ended'),
     )
     return [
         record,
@@ -103,13 +103,14 @@ def record_and_play(context):
         RegisterEventHandler(
             OnStateTransition(goal_state='active', entities=[play], handle_once=True)
         ),
-        RegisterEventHandler(
-            OnProcessExit(
-                target_action=play,
-                on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))],
-            )
-        ),
     ]
+
+
+def end_because(reason):
+    def end(_event, context):
+        return [] if context.is_shutdown else [Shutdown(reason=reason)]
+
+    return end
 
 
 def remapped_outputs(params_file):

@@ -1,7 +1,8 @@
-"""What the launch files make of their arguments, where ROS 2's launch system is installed."""
+"""The launch files without a node, where ROS 2's launch system is installed."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,8 +11,15 @@ import pytest
 pytest.importorskip('launch', reason="ROS 2's launch system is not installed")
 pytest.importorskip('launch_ros', reason="ROS 2's launch system is not installed")
 
-from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
+from launch import LaunchContext, LaunchDescription, LaunchService
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    SetLaunchConfiguration,
+    TimerAction,
+)
 from launch.launch_description_sources import (
     get_launch_description_from_python_launch_file as read_launch_file,
 )
@@ -65,7 +73,7 @@ def bag_patterns(**arguments: str) -> tuple[str, str]:
         if isinstance(action, DeclareLaunchArgument):
             action.visit(context)
         elif isinstance(action, OpaqueFunction):
-            record, start_playing, _ = action.visit(context)
+            record, start_playing = action.visit(context)
 
     def word_after(option: str, process: ExecuteProcess) -> str:
         words = [perform_substitutions(context, word) for word in process.cmd]
@@ -109,3 +117,23 @@ def test_a_bag_can_be_replayed_without_a_robot_file():
     assert re.search(recorded, '/pruned_policy/ee_twist')
     assert not re.search(recorded, '/servo_node/delta_twist_cmds')
     assert re.fullmatch(not_played, '/clock')
+
+
+def test_the_replay_ends_when_the_recorder_does(tmp_path, monkeypatch):
+    failing = tmp_path / 'ros2'
+    failing.write_text('#!/bin/sh\nexit 1\n', encoding='utf-8')
+    failing.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    too_late = []
+    timer = TimerAction(period=30.0, actions=[OpaqueFunction(function=too_late.append)])
+    without_node = [
+        action
+        for action in read_launch_file(str(LAUNCH / 'replay.launch.py')).entities
+        if not isinstance(action, IncludeLaunchDescription)
+    ]
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(
+        LaunchDescription([SetLaunchConfiguration('bag', 'bag'), *without_node, timer])
+    )
+    service.run()
+    assert not too_late
