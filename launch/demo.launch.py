@@ -18,7 +18,7 @@ def generate_launch_description():
         (
             'params_file',
             PathJoinSubstitution([SHARE, 'config', 'mini_metaworld.yaml']),
-            'Robot YAML of the policy node',
+            'Robot YAML of the policy node; default: that of the simulated arm',
         ),
         ('namespace', '', 'Namespace of both nodes'),
         ('use_sim_time', 'false', 'The robot publishes /clock and the policy node follows it'),
@@ -63,7 +63,7 @@ def generate_launch_description():
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, default, description in arguments
     ]
-    return LaunchDescription([*declared, robot, policy])
+    return LaunchDescription([*declared, policy, robot])
 
 
 def as_type(name, kind):

@@ -36,11 +36,21 @@ ARGUMENTS = (
     ('rviz', 'false', 'Start RViz with the overlays and the planned path'),
     ('log_level', 'info', 'debug, info, warn, error or fatal'),
 )
+# A misspelt truth is an error: taken for false, `dry_run:=ture` would move the arm.
+TRUTHS = ['true', 'false', 'True', 'False']
+CHOICES = {
+    'dry_run': ['', *TRUTHS],
+    'use_sim_time': TRUTHS,
+    'autostart': TRUTHS,
+    'rviz': TRUTHS,
+}
 
 
 def generate_launch_description():
     declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
+        DeclareLaunchArgument(
+            name, default_value=default, description=description, choices=CHOICES.get(name)
+        )
         for name, default, description in ARGUMENTS
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=make_actions)])
@@ -117,4 +127,4 @@ def autostart_handlers(node):
 
 
 def is_true(text):
-    return text.lower() in ('true', '1', 'yes', 'on')
+    return text.lower() == 'true'
