@@ -318,7 +318,7 @@ class PolicySpec:
         frame: ``base`` or ``ee``: the frame in which actions are expressed.
         gripper_open_value, gripper_closed_value: The model's values for open and closed.
         gripper_joint_names: Joints that ``gripper_joints`` in the layout stands for.
-        rotate_180, center_crop, jpeg_roundtrip: Image preparation of the training data.
+        rotate_180, mirror, center_crop, jpeg_roundtrip: Image preparation of the training data.
         limits: Limits it was trained with, by parameter name (``max_linear_speed`` ...).
         pruning: Pruning settings of the model by parameter name without ``pruning.``.
     """
@@ -342,6 +342,7 @@ class PolicySpec:
     gripper_closed_value: float | None = None
     gripper_joint_names: tuple[str, ...] = ()
     rotate_180: bool = False
+    mirror: bool = False
     center_crop: bool = False
     jpeg_roundtrip: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -399,6 +400,13 @@ class PolicySettings:
             'image.rotate_180',
             'Turn images upside down, as the training data was.',
             own='rotate_180',
+        )
+    )
+    mirror: bool = field(
+        metadata=parameter(
+            'image.mirror',
+            'Mirror images left to right, as the training data was.',
+            own='mirror',
         )
     )
     center_crop: bool = field(
