@@ -59,7 +59,8 @@ class Renderer:
         Args:
             model: The scene's ``mujoco.MjModel``.
             stock: Draw as the benchmark does: with shadows, reflections and 4 samples per pixel.
-            culling: Leave out what no camera ray can meet; the pictures are the same.
+            culling: Leave out what the camera cannot see; the pictures are the same. Not with
+                shadows, which things out of view cast, too.
         """
         use_headless_gl()
         import mujoco  # noqa: PLC0415  (after use_headless_gl)
@@ -67,7 +68,7 @@ class Renderer:
         self._mujoco = mujoco
         self._model = model
         self._data = mujoco.MjData(model)
-        self._culling = culling
+        self._culling = culling and not stock
         samples = model.vis.quality.offsamples
         model.vis.quality.offsamples = 4 if stock else 0
         self._renderer: Any = mujoco.Renderer(model, SIDE_PX, SIDE_PX)
