@@ -429,8 +429,8 @@ class PolicySettings:
             'proprio.layout',
             'Parts of the proprioception vector in order; empty takes what the policy says.',
             own='proprio_layout',
-            range_note='ee_position, ee_axis_angle, ee_euler_xyz, ee_quaternion, gripper_joints, '
-            'joint:<name>, zero',
+            range_note='ee_position, ee_axis_angle, ee_axis_angle_down, ee_euler_xyz, '
+            'ee_quaternion, gripper_joints, joint:<name>, zero',
         ),
     )
     linear_scale_m: float = field(
