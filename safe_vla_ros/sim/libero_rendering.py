@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ CAMERAS = {'agentview': 'agentview', 'wrist': 'robot0_eye_in_hand'}
 SIDE_PX = 256
 _HIDDEN_GROUP = 5
 _COLLISION_GROUP = 0
+_MODEL_LOCK = threading.Lock()
+"""Renderers in two threads may share a model, of which each changes something for a moment."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ class Renderer:
         self._model = model
         self._data = mujoco.MjData(model)
         self._culling = culling and not stock
-        samples = model.vis.quality.offsamples
-        model.vis.quality.offsamples = 4 if stock else 0
-        self._renderer: Any = mujoco.Renderer(model, SIDE_PX, SIDE_PX)
-        model.vis.quality.offsamples = samples
+        with _MODEL_LOCK:
+            samples = model.vis.quality.offsamples
+            model.vis.quality.offsamples = 4 if stock else 0
+            self._renderer: Any = mujoco.Renderer(model, SIDE_PX, SIDE_PX)
+            model.vis.quality.offsamples = samples
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = stock
         self._options = mujoco.MjvOption()
@@ -93,13 +97,14 @@ class Renderer:
         for name in _POSES:
             getattr(self._data, name)[:] = getattr(snapshot, name)
         camera_id = self._camera_ids[camera]
-        groups = self._model.geom_group.copy()
-        if self._culling:
-            self._model.geom_group[~self._in_view(camera_id)] = _HIDDEN_GROUP
-        try:
-            self._renderer.update_scene(self._data, camera_id, self._options)
-        finally:
-            self._model.geom_group[:] = groups
+        with _MODEL_LOCK:
+            groups = self._model.geom_group.copy()
+            if self._culling:
+                self._model.geom_group[~self._in_view(camera_id)] = _HIDDEN_GROUP
+            try:
+                self._renderer.update_scene(self._data, camera_id, self._options)
+            finally:
+                self._model.geom_group[:] = groups
         return np.ascontiguousarray(self._renderer.render())
 
     def close(self) -> None:

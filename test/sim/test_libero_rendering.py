@@ -80,6 +80,31 @@ def test_rendering_leaves_the_model_as_it_was(light_arm):
     np.testing.assert_array_equal(light_arm.model.geom_group, groups)
 
 
+def test_renderers_of_one_model_do_not_hide_things_from_each_other(light_arm):
+    light_arm.reset(0, init_state=0)
+    snapshot, groups = light_arm.snapshot(), light_arm.model.geom_group.copy()
+    expected = pictures(light_arm.model, snapshot)
+    seen = []
+
+    def render():
+        renderer = Renderer(light_arm.model)
+        seen.extend(
+            {camera: renderer.render(snapshot, camera) for camera in expected} for _ in range(40)
+        )
+        renderer.close()
+
+    threads = [threading.Thread(target=render) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 80
+    for one in seen:
+        for camera, picture in one.items():
+            np.testing.assert_array_equal(picture, expected[camera])
+    np.testing.assert_array_equal(light_arm.model.geom_group, groups)
+
+
 def test_light_meshes_look_nearly_the_same_and_halve_the_triangles(arm, light_arm):
     assert light_arm.model.mesh_facenum.sum() < 0.6 * arm.model.mesh_facenum.sum()
     arm.reset(0, init_state=0)
