@@ -37,8 +37,11 @@ CARRY_Z_M = 1.0
 """Height of a carried bowl's base over the table, which is at 0.9 m; clears every other bowl."""
 
 OPEN_GAP_M = 0.07
-CLOSED_GAP_M = 0.02
-GRIPPER_SPEED_M_S = 0.3
+CLOSED_GAP_M = 0.014
+"""Distance of the fingers from which on the hand may be closing, and at which it holds a rim."""
+
+GRIPPER_SPEED_M_S = 0.15
+"""How fast a plan closes the fingers, slower than they are: it must not lift before they hold."""
 
 
 @dataclass(frozen=True)

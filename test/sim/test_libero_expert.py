@@ -79,6 +79,13 @@ def test_a_plan_begins_with_what_it_would_do_now():
     assert opening[0] == first_opening
 
 
+def test_a_plan_does_not_lift_before_the_fingers_hold():
+    translation, opening = plan(view(hand=np.array([0.0, 0.05, 0.936])), 12)
+    assert (opening == 0.0).all()
+    assert translation[:7, 2].max() < 0.001
+    assert translation[-1, 2] > 0.005
+
+
 def test_a_long_plan_ends_with_the_bowl_on_the_plate():
     _, opening = plan(view(), 160)
     closed = np.flatnonzero(opening == 0.0)
