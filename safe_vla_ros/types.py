@@ -318,7 +318,7 @@ class PolicySpec:
         frame: ``base`` or ``ee``: the frame in which actions are expressed.
         gripper_open_value, gripper_closed_value: The model's values for open and closed.
         gripper_joint_names: Joints that ``gripper_joints`` in the layout stands for.
-        rotate_180, center_crop, jpeg_roundtrip: Image preparation of the training data.
+        rotate_180, mirror, center_crop, jpeg_roundtrip: Image preparation of the training data.
         limits: Limits it was trained with, by parameter name (``max_linear_speed`` ...).
         pruning: Pruning settings of the model by parameter name without ``pruning.``.
     """
@@ -342,6 +342,7 @@ class PolicySpec:
     gripper_closed_value: float | None = None
     gripper_joint_names: tuple[str, ...] = ()
     rotate_180: bool = False
+    mirror: bool = False
     center_crop: bool = False
     jpeg_roundtrip: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -402,6 +403,13 @@ class PolicySettings:
             own='rotate_180',
         )
     )
+    mirror: bool = field(
+        metadata=parameter(
+            'image.mirror',
+            'Mirror images left to right, as the training data was.',
+            own='mirror',
+        )
+    )
     center_crop: bool = field(
         metadata=parameter(
             'image.center_crop',
@@ -422,8 +430,8 @@ class PolicySettings:
             'proprio.layout',
             "Parts of the proprioception vector, in order. Empty uses the policy's own.",
             own='proprio_layout',
-            range_note='ee_position, ee_axis_angle, ee_euler_xyz, ee_quaternion, gripper_joints, '
-            'joint:<name>, zero',
+            range_note='ee_position, ee_axis_angle, ee_axis_angle_down, ee_euler_xyz, '
+            'ee_quaternion, gripper_joints, joint:<name>, zero',
         ),
     )
     linear_scale_m: float = field(

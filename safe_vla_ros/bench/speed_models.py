@@ -148,7 +148,7 @@ class OpenVlaSpeedModel:
         self._prompt_ids = [1, *range(3, 3 + prompt_tokens)]
         self._prepare = ImagePreparation(
             size=network.vision.image_size,
-            rotate_180=True,
+            mirror=True,
             jpeg_roundtrip=True,
             center_crop=True,
         )

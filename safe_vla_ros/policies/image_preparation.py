@@ -1,20 +1,26 @@
-"""Camera images as OpenVLA checkpoints were trained with them: numpy and OpenCV, no TensorFlow.
+"""Camera images as a policy was trained with them: numpy and OpenCV, no TensorFlow.
 
-The order is that of the published evaluation code: rotate by 180 degrees, JPEG round trip,
-resize with an antialiased Lanczos filter, crop the central 90 % of the area. Each step but the
-resize is an option, because a robot's camera stream is not a simulator's.
+The order is that of the published evaluation code of OpenVLA: rotate by 180 degrees or
+mirror, JPEG round trip, resize with an antialiased Lanczos filter, crop the central 90 % of the
+area. Each step but the resize is an option, because a robot's camera stream is not a simulator's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from safe_vla_ros.errors import ImageError
 from safe_vla_ros.types import Float32Array, UInt8Array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from safe_vla_ros.types import PolicySettings
 
 JPEG_QUALITY = 95
 CROPPED_AREA = 0.9
@@ -23,19 +29,40 @@ _LANCZOS_RADIUS = 3.0
 
 @dataclass(frozen=True)
 class ImagePreparation:
-    """How one camera image becomes the square image that the vision towers see.
+    """How one camera image becomes the square image that the model sees.
 
     Attributes:
         size: Side of the prepared image, pixels.
-        rotate_180: Rotate by 180 degrees first (LIBERO renders upside down).
+        rotate_180: Rotate by 180 degrees first.
+        mirror: Mirror left to right first (LIBERO turned pictures stored bottom row first).
         jpeg_roundtrip: Encode and decode as JPEG, as RLDS training data was.
         center_crop: Keep the central 90 % of the area (trained with random crops).
+        resize: Brings an image to a height and a width; None is ``resize_lanczos3``.
     """
 
     size: int
     rotate_180: bool = False
+    mirror: bool = False
     jpeg_roundtrip: bool = False
     center_crop: bool = False
+    resize: Callable[[UInt8Array, int, int], UInt8Array] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: PolicySettings,
+        size: int,
+        resize: Callable[[UInt8Array, int, int], UInt8Array] | None = None,
+    ) -> ImagePreparation:
+        """Return the preparation that the settings ask for."""
+        return cls(
+            size=size,
+            rotate_180=settings.rotate_180,
+            mirror=settings.mirror,
+            jpeg_roundtrip=settings.jpeg_roundtrip,
+            center_crop=settings.center_crop,
+            resize=resize,
+        )
 
     def __call__(self, image: UInt8Array) -> UInt8Array:
         """Prepare one image.
@@ -57,10 +84,12 @@ class ImagePreparation:
             raise ImageError(msg)
         if self.rotate_180:
             image = image[::-1, ::-1]
+        if self.mirror:
+            image = image[:, ::-1]
         if self.jpeg_roundtrip:
             image = jpeg_roundtrip(image)
         if image.shape[:2] != (self.size, self.size):
-            image = resize_lanczos3(image, self.size, self.size)
+            image = (self.resize or resize_lanczos3)(image, self.size, self.size)
         if self.center_crop:
             image = center_crop(image)
         return np.ascontiguousarray(image)

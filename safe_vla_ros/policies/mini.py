@@ -16,6 +16,7 @@ from safe_vla_ros.policies.attention import use_tapping_attention
 from safe_vla_ros.policies.checkpoint_tensors import read_header, read_tensor
 from safe_vla_ros.policies.decoder import run_decoder
 from safe_vla_ros.policies.device import choose_device, choose_dtype
+from safe_vla_ros.policies.image_preparation import ImagePreparation
 from safe_vla_ros.policies.mini_model import STRIDE, MiniConfig, MiniVla
 from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.spec import (
@@ -91,12 +92,18 @@ def prepare_image(image: UInt8Array, size: int) -> UInt8Array:
     Returns:
         uint8 [3, size, size], area-averaged when it shrinks.
     """
-    height, width = image.shape[:2]
-    if (height, width) != (size, size):
-        shrinks = height >= size and width >= size
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        image = cv2.resize(image, (size, size), interpolation=method).astype(np.uint8)
+    return _channels_first(ImagePreparation(size, resize=_resize)(image))
+
+
+def _channels_first(image: UInt8Array) -> UInt8Array:
     return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def _resize(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized: UInt8Array = cv2.resize(image, (width, height), interpolation=method)
+    return resized
 
 
 def model_config(config: dict[str, Any], path: Path) -> MiniConfig:
@@ -240,7 +247,8 @@ class MiniPolicy:
             raise ObservationError(msg)
         images = {}
         for name, (model_name, size) in zip(names, self._config.cameras.items(), strict=True):
-            image = prepare_image(observation.images[name], size)
+            prepare = ImagePreparation.of(self._settings, size, _resize)
+            image = _channels_first(prepare(observation.images[name]))
             images[model_name] = torch.from_numpy(image)[None]
         proprio = observation.proprio
         if proprio is None or proprio.shape != (self._config.proprio_dim,):

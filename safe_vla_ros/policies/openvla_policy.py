@@ -159,12 +159,7 @@ class OpenVlaPolicy:
         self._model = model = load_model()
         self._normalizers = normalizers
         self._encode_prompt = encode_prompt
-        self._prepare = ImagePreparation(
-            size=model.network.vision.image_size,
-            rotate_180=settings.rotate_180,
-            jpeg_roundtrip=settings.jpeg_roundtrip,
-            center_crop=settings.center_crop,
-        )
+        self._prepare = ImagePreparation.of(settings, model.network.vision.image_size)
 
     @property
     def spec(self) -> PolicySpec:

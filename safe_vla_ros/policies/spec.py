@@ -40,6 +40,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
     'image': {
         'rotate_180': 'rotate_180',
+        'mirror': 'mirror',
         'center_crop': 'center_crop',
         'jpeg_roundtrip': 'jpeg_roundtrip',
     },

@@ -77,7 +77,19 @@ def quaternion_from_rotation_vector(rotation_rad: Float64Array) -> Float64Array:
 
 def rotation_vector_from_quaternion(quaternion_xyzw: Float64Array) -> Float64Array:
     """Return the rotation vector [3] in radians, of length 0..pi, of a unit quaternion [4]."""
-    q = canonical(quaternion_xyzw)
+    return _rotation_vector(canonical(quaternion_xyzw))
+
+
+def downward_rotation_vector(quaternion_xyzw: Float64Array) -> Float64Array:
+    """Return the rotation vector [3] in radians, of length 0..2 pi, whose x is not negative.
+
+    The rotation of a hand that points down is about pi; the shortest vector jumps from one end of
+    its axis to the other there, this one does not. It is what robosuite makes of its quaternions.
+    """
+    return _rotation_vector(-quaternion_xyzw if quaternion_xyzw[0] < 0 else quaternion_xyzw)
+
+
+def _rotation_vector(q: Float64Array) -> Float64Array:
     sine = math.hypot(*q[:3])
     if sine < _SMALL_ANGLE_RAD:
         return np.zeros(3)

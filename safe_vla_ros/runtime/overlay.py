@@ -45,10 +45,12 @@ class TokenArea:
         crop_fraction: Side of the centred crop that the model sees, as a share of the image's
             side, 0..1; 1 when it sees the whole image.
         rotate_180: Whether the model sees the image upside down.
+        mirror: Whether the model sees left and right exchanged.
     """
 
     crop_fraction: float = 1.0
     rotate_180: bool = False
+    mirror: bool = False
 
     @classmethod
     def of(cls, settings: PolicySettings) -> TokenArea:
@@ -56,7 +58,8 @@ class TokenArea:
 
         ``center_crop`` keeps the central 90 % of the area (``image.center_crop``).
         """
-        return cls(0.9**0.5 if settings.center_crop else 1.0, settings.rotate_180)
+        fraction = 0.9**0.5 if settings.center_crop else 1.0
+        return cls(fraction, settings.rotate_180, settings.mirror)
 
 
 WHOLE_IMAGE = TokenArea()
@@ -180,6 +183,9 @@ def render_overlay(
     if area.rotate_180:
         kept_mask = kept_mask[::-1, ::-1]
         scores = scores[::-1, ::-1] if scores is not None else None
+    if area.mirror:
+        kept_mask = kept_mask[:, ::-1]
+        scores = scores[:, ::-1] if scores is not None else None
     token_part = _centred(picture, area.crop_fraction)
     blended = _blend(token_part, kept_mask, _heat(scores, shown_range), alpha)
     np.copyto(token_part, blended if kept_mask.all() else _outline(blended, kept_mask))

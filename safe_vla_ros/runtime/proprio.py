@@ -10,13 +10,20 @@ from safe_vla_ros.errors import ObservationError, ParameterError
 from safe_vla_ros.runtime.geometry import (
     Pose,
     canonical,
+    downward_rotation_vector,
     euler_xyz_from_quaternion,
     rotation_vector_from_quaternion,
 )
 from safe_vla_ros.runtime.settings import ControlSettings
 from safe_vla_ros.types import Float64Array
 
-POSE_PARTS = {'ee_position': 3, 'ee_axis_angle': 3, 'ee_euler_xyz': 3, 'ee_quaternion': 4}
+POSE_PARTS = {
+    'ee_position': 3,
+    'ee_axis_angle': 3,
+    'ee_axis_angle_down': 3,
+    'ee_euler_xyz': 3,
+    'ee_quaternion': 4,
+}
 """Parts that are read from ``ee_pose``, and how many numbers each makes."""
 
 JOINT_PREFIX = 'joint:'
@@ -77,8 +84,9 @@ def assemble_proprio(
 
     Args:
         layout: Parts in order: ``ee_position`` (3, metres), ``ee_axis_angle`` (3, rotation vector
-            of length 0..pi, radians), ``ee_euler_xyz`` (3, roll, pitch, yaw about fixed axes,
-            radians), ``ee_quaternion`` (4, x y z w with w >= 0), ``gripper_joints`` (one per
+            of length 0..pi, radians), ``ee_axis_angle_down`` (3, the same with x >= 0 and length
+            0..2 pi, for a hand that points down), ``ee_euler_xyz`` (3, roll, pitch, yaw about fixed
+            axes, radians), ``ee_quaternion`` (4, x y z w with w >= 0), ``gripper_joints`` (one per
             gripper joint), ``joint:<name>`` (1) and ``zero`` (1).
         pose: Pose of the end effector; may be None when no part needs it.
         joints: Joint positions by name, radians or metres.
@@ -115,6 +123,8 @@ def _pose_part(part: str, pose: Pose | None) -> list[float]:
         vector = pose.position_m
     elif part == 'ee_axis_angle':
         vector = rotation_vector_from_quaternion(pose.quaternion_xyzw)
+    elif part == 'ee_axis_angle_down':
+        vector = downward_rotation_vector(pose.quaternion_xyzw)
     elif part == 'ee_euler_xyz':
         vector = euler_xyz_from_quaternion(pose.quaternion_xyzw)
     else:

@@ -68,6 +68,7 @@ def policy_settings(**changes):
         'gripper_open_value': 1.0,
         'gripper_closed_value': 0.0,
         'rotate_180': False,
+        'mirror': False,
         'center_crop': False,
         'jpeg_roundtrip': False,
         'device': 'cpu',

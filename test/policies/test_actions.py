@@ -24,6 +24,7 @@ def make_settings(**changes):
         'gripper_open_value': -1.0,
         'gripper_closed_value': 1.0,
         'rotate_180': False,
+        'mirror': False,
         'center_crop': False,
         'jpeg_roundtrip': False,
     }

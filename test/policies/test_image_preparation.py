@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openvla_checkpoints import policy_settings
 
 from safe_vla_ros.errors import ImageError
 from safe_vla_ros.policies.image_preparation import (
@@ -76,6 +77,27 @@ def test_an_image_of_the_right_size_passes_unchanged(reference):
 def test_rotation_turns_both_axes(reference):
     image = reference['shrink_source']
     assert np.array_equal(ImagePreparation(64, rotate_180=True)(image), np.rot90(image, 2))
+
+
+def test_mirroring_exchanges_left_and_right(reference):
+    image = reference['shrink_source']
+    assert np.array_equal(ImagePreparation(64, mirror=True)(image), np.fliplr(image))
+
+
+def test_an_upright_libero_view_mirrored_is_the_evaluations_turned_observation(reference):
+    upright = reference['shrink_source']
+    observation = upright[::-1]
+    expected = observation[::-1, ::-1]
+    assert np.array_equal(ImagePreparation(64, mirror=True)(upright), expected)
+
+
+def test_the_preparation_follows_the_settings(reference):
+    image = reference['shrink_source']
+    turned = policy_settings(rotate_180=True, mirror=True)
+    assert np.array_equal(ImagePreparation.of(turned, 64)(image), image[::-1])
+    cropped = policy_settings(jpeg_roundtrip=True, center_crop=True)
+    expected = center_crop(jpeg_roundtrip(image))
+    assert np.array_equal(ImagePreparation.of(cropped, 64)(image), expected)
 
 
 @settings(max_examples=20, deadline=None)

@@ -87,6 +87,20 @@ def test_the_instruction_matters_and_any_text_is_taken(policy):
     assert not np.allclose(chunks[0].translation_m, chunks[1].translation_m)
 
 
+def test_the_policy_sees_the_images_prepared_as_its_settings_say(directory):
+    observation = make_observation()
+    turned = make_observation()
+    turned.images.update({name: image[::-1] for name, image in observation.images.items()})
+    plain = load_bundled(str(directory))
+    changed = load_bundled(str(directory), {'image.rotate_180': True, 'image.mirror': True})
+    pruning = pruning_of(plain, 'none')
+    expected = plain.infer(turned, plain.new_episode(), pruning)
+    chunk = changed.infer(observation, changed.new_episode(), pruning)
+    np.testing.assert_array_equal(chunk.translation_m, expected.translation_m)
+    unprepared = plain.infer(observation, plain.new_episode(), pruning)
+    assert not np.array_equal(chunk.translation_m, unprepared.translation_m)
+
+
 def test_non_finite_proprioception_is_refused_and_the_memory_kept(policy):
     memory = policy.new_episode()
     pruning = pruning_of(policy, 'safe')

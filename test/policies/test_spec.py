@@ -23,6 +23,12 @@ def test_a_policy_says_what_it_needs(directory):
     assert spec.pruning['layer'] == 2
 
 
+def test_a_policy_file_says_how_images_are_prepared(directory):
+    (directory / 'policy.yaml').write_text('image: {mirror: true, center_crop: true}')
+    spec = read_spec(str(directory))
+    assert (spec.rotate_180, spec.mirror, spec.center_crop) == (False, True, True)
+
+
 def test_a_reference_that_names_nothing_says_where_it_looked(tmp_path):
     with pytest.raises(CheckpointError, match='looked at'):
         find_policy(str(tmp_path / 'absent'))

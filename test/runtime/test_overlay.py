@@ -201,11 +201,14 @@ def test_the_area_follows_the_image_preparation():
         gripper_open_value=1.0,
         gripper_closed_value=0.0,
         rotate_180=False,
+        mirror=False,
         center_crop=True,
         jpeg_roundtrip=False,
     )
     assert TokenArea.of(settings) == TokenArea(pytest.approx(0.9487, abs=1e-4), False)
     assert TokenArea.of(replace(settings, center_crop=False, rotate_180=True)) == TokenArea(1, True)
+    mirrored = replace(settings, center_crop=False, mirror=True)
+    assert TokenArea.of(mirrored) == TokenArea(1, mirror=True)
 
 
 def test_rotated_models_tokens_are_drawn_where_the_camera_sees_them():
@@ -218,6 +221,19 @@ def test_rotated_models_tokens_are_drawn_where_the_camera_sees_them():
         area=TokenArea(rotate_180=True),
     )
     assert overlay[180, 180, 0] == 100
+    assert overlay[60, 60, 0] == 40
+
+
+def test_mirrored_models_tokens_are_drawn_where_the_camera_sees_them():
+    image = np.full((240, 240, 3), 100, np.uint8)
+    overlay = render_overlay(
+        image,
+        kept_mask=quarter_kept(),
+        scores=None,
+        facts=make_facts(),
+        area=TokenArea(mirror=True),
+    )
+    assert overlay[60, 180, 0] == 100
     assert overlay[60, 60, 0] == 40
 
 

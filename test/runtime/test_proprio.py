@@ -20,6 +20,10 @@ from safe_vla_ros.runtime.proprio import (
 from safe_vla_ros.runtime.settings import Workspace
 
 POSE = Pose(np.array([0.1, 0.2, 0.3]), quaternion_from_rotation_vector(np.array([0, 0, 0.5])))
+TURN_DOWN = np.array([0.9994, -0.0266, -0.0226, -0.0058])
+DOWN = Pose(POSE.position_m, TURN_DOWN / np.linalg.norm(TURN_DOWN))
+"""A hand that points down, as in LIBERO."""
+
 JOINTS = {'left': 0.01, 'right': -0.02, 'elbow': 1.5}
 
 
@@ -40,10 +44,31 @@ def test_orientation_comes_in_three_forms() -> None:
     assert assemble('ee_quaternion') == pytest.approx([0, 0, math.sin(0.25), math.cos(0.25)])
 
 
-def test_the_sign_of_the_quaternion_changes_nothing() -> None:
-    flipped = Pose(POSE.position_m, -POSE.quaternion_xyzw)
-    for part in ('ee_axis_angle', 'ee_euler_xyz', 'ee_quaternion'):
-        assert assemble(part, pose=flipped) == pytest.approx(assemble(part))
+@pytest.mark.parametrize(
+    'part', ['ee_axis_angle', 'ee_axis_angle_down', 'ee_euler_xyz', 'ee_quaternion']
+)
+def test_the_sign_of_the_quaternion_changes_nothing(part: str) -> None:
+    flipped = Pose(DOWN.position_m, -DOWN.quaternion_xyzw)
+    assert assemble(part, pose=flipped) == pytest.approx(assemble(part, pose=DOWN))
+
+
+def test_the_rotation_of_a_hand_that_points_down_does_not_jump_at_pi() -> None:
+    turns = (math.pi - 0.01, math.pi, math.pi + 0.01)
+    poses = [
+        Pose(POSE.position_m, quaternion_from_rotation_vector(np.array([turn, 0.0, 0.0])))
+        for turn in turns
+    ]
+    vectors = [assemble('ee_axis_angle_down', pose=pose) for pose in poses]
+    assert vectors == [pytest.approx([turn, 0.0, 0.0]) for turn in turns]
+    assert assemble('ee_axis_angle', pose=poses[-1])[0] == pytest.approx(0.01 - math.pi)
+
+
+def test_the_downward_rotation_is_the_one_that_robosuite_observes() -> None:
+    # robosuite's formula is q[:3] * 2 acos(w) / sqrt(1 - w^2), with MuJoCo's sign of q.
+    q = DOWN.quaternion_xyzw
+    expected = q[:3] * 2 * math.acos(q[3]) / math.sqrt(1 - q[3] ** 2)
+    assert np.linalg.norm(expected) > math.pi
+    assert assemble('ee_axis_angle_down', pose=DOWN) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +84,7 @@ def test_the_length_of_the_vector_is_known_before_there_is_one(layout: tuple[str
 
 
 def test_the_libero_state_has_eight_numbers() -> None:
-    assert len(assemble('ee_position', 'ee_axis_angle', 'gripper_joints')) == 8
+    assert len(assemble('ee_position', 'ee_axis_angle_down', 'gripper_joints')) == 8
 
 
 @pytest.mark.parametrize(
