@@ -58,7 +58,7 @@ class BagRecorder:
     """Writes messages as they come, still serialised, stamped with the time of receipt.
 
     Where the system takes no more, on a full disk, the recording ends, and only the recording: the
-    bag stays without ``metadata.yaml`` and without an index, so that nobody takes it for whole.
+    bag stays without ``metadata.yaml``, so that nobody takes it for whole.
 
     Attributes:
         messages: Messages taken so far; the last of them may not have reached the file.
