@@ -37,8 +37,9 @@ class Stages:
         self._stage = None
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def stages():
+    # A node that outlives its rows would go on talking on the topics of other tests.
     stages = Stages()
     yield stages
     stages.close()
