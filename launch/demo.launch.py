@@ -17,7 +17,7 @@ def generate_launch_description():
         ('policy', '', 'Policy; default: as in the robot YAML'),
         (
             'params_file',
-            PathJoinSubstitution([SHARE, 'config', 'mini_metaworld.yaml']),
+            PathJoinSubstitution([SHARE, 'config', 'mini_libero.yaml']),
             'Robot YAML of the policy node; default: that of the simulated arm',
         ),
         ('namespace', '', 'Namespace of both nodes'),

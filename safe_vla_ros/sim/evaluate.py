@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
-from safe_vla_ros.sim.arm import SimulatedArm
+from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
 
 if TYPE_CHECKING:
@@ -28,15 +28,18 @@ class EpisodeJob:
 
     Attributes:
         policy: Policy directory or bundled name.
-        task: Task's name.
-        seed: Seed of the scene and of the latency's spread.
+        task: Name, see ``tasks.get_task``.
+        seed: Seed of the scene and of the latency's spread. The benchmark has 0 with its own
+            initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
+        init_state: Number of an official initial state; None places objects afresh by the seed.
     """
 
     policy: str
     task: str
     seed: int
     settings: Resolved
+    init_state: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class EpisodeSummary:
     """What one episode came to.
 
     Attributes:
-        task, seed, method: What was run.
+        task, seed, init_state, method: What was run.
         success: Whether the task was solved.
         duration_s: Simulated time, seconds.
         inferences: Policy passes.
@@ -58,6 +61,7 @@ class EpisodeSummary:
 
     task: str
     seed: int
+    init_state: int | None
     method: str
     success: bool
     duration_s: float
@@ -88,6 +92,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
     return EpisodeSummary(
         task=job.task,
         seed=job.seed,
+        init_state=job.init_state,
         method=job.settings.pruning.method,
         success=result.success,
         duration_s=result.duration_s,
@@ -116,20 +121,20 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 
 def _run(job: EpisodeJob) -> EpisodeSummary:
     arm = _arm(job.task)
-    arm.reset(job.seed)
+    arm.reset(job.seed, init_state=job.init_state)
     result = run_episode(
         arm,
         _policy(job.policy, job.settings.policy),
         settings=job.settings,
         latency=Latency(),
-        seed=job.seed,
+        seed=job.seed + (job.init_state or 0),
     )
     return summarise(job, result)
 
 
 @cache
-def _arm(task: str) -> SimulatedArm:
-    return SimulatedArm(task)
+def _arm(task: str) -> SimulatedPanda:
+    return SimulatedPanda(task)
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ from safe_vla_ros.sim.arm import STEP_S
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from safe_vla_ros.sim.arm import SimulatedArm
+    from safe_vla_ros.sim.arm import SimulatedPanda
     from safe_vla_ros.types import Float64Array
 
 CLOCK_RATE_HZ = 200.0
@@ -66,7 +66,7 @@ class RobotListener(Protocol):
     def on_state(self, state: RobotState) -> None:
         """A state is due."""
 
-    def on_capture(self, arm: SimulatedArm, stamp_s: float) -> None:
+    def on_capture(self, arm: SimulatedPanda, stamp_s: float) -> None:
         """The shutter of all cameras opens: take a snapshot, render it elsewhere."""
 
     def on_episode(self, event: EpisodeEvent) -> None:
@@ -116,7 +116,7 @@ class RobotLoop:
 
     def __init__(
         self,
-        arm: SimulatedArm,
+        arm: SimulatedPanda,
         listener: RobotListener,
         settings: LoopSettings,
         *,
@@ -137,7 +137,7 @@ class RobotLoop:
         self._lock = threading.Lock()
         self._twist: tuple[Float64Array, float] | None = None
         self._gripper: float | None = None
-        self._next: tuple[SimulatedArm, int] | None = None
+        self._next: tuple[SimulatedPanda, int] | None = None
         self._swapped = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -178,7 +178,7 @@ class RobotLoop:
         with self._lock:
             self._gripper = opening
 
-    def start_episode(self, arm: SimulatedArm, seed: int, *, timeout_s: float = 30.0) -> bool:
+    def start_episode(self, arm: SimulatedPanda, seed: int, *, timeout_s: float = 30.0) -> bool:
         """Reset a scene and begin; the arm may be a new one for another task.
 
         Returns:
@@ -245,7 +245,7 @@ class RobotLoop:
         if gripper is not None:
             self._arm.command_gripper(gripper)
 
-    def _begin_episode(self, arm: SimulatedArm, seed: int, now_s: float) -> None:
+    def _begin_episode(self, arm: SimulatedPanda, seed: int, now_s: float) -> None:
         if self._episode is not None and self._episode.kind == 'started':
             self._tell('aborted', now_s)
         arm.reset(seed)

