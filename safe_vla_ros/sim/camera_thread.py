@@ -40,16 +40,24 @@ class CameraThread:
         self.error: Exception | None = None
 
     def start(self) -> None:
-        """Start the thread; the GL contexts belong to it."""
+        """Start the thread; the GL context belongs to it."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Free the GL contexts and end the thread."""
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Free the GL context and end the thread.
+
+        Args:
+            timeout_s: How long to wait for it.
+
+        Returns:
+            Whether it has ended.
+        """
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
         if self._thread.is_alive():
-            self._thread.join(timeout=5.0)
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def prepare(self, arm: SimulatedPanda, *, timeout_s: float = 120.0) -> bool:
         """Make ready for another arm's scene, so that its first picture is as quick as others.

@@ -25,7 +25,7 @@ def run_expert(arm: SimulatedPanda, *, delay: int = 0) -> float | None:
     """
     on_their_way = deque([act(look(arm))] * delay)
     for step in range(round(arm.task.max_duration_s / STEP_S)):
-        now_s = step * arm.step_s
+        now_s = step * STEP_S
         if step % STEPS_PER_ACTION == 0:
             on_their_way.append(act(look(arm)))
             velocity, opening = on_their_way.popleft()

