@@ -1,8 +1,11 @@
 """LIBERO's Panda moves like a velocity-controlled arm, with the benchmark's own physics."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from safe_vla_ros.runtime.parameter_file import read_parameter_file
 from safe_vla_ros.sim.arm import (
     COMMAND_TIMEOUT_S,
     GRIPPER_JOINTS,
@@ -189,6 +192,25 @@ def test_joints_are_named_and_ordered_as_their_positions(arm):
     named = dict(zip(arm.joint_names, arm.joint_positions, strict=True))
     assert named[GRIPPER_JOINTS[0]] == arm.gripper_positions[0]
     assert named['panda_joint4'] == pytest.approx(-2.46, abs=0.1)
+
+
+OFT_FILE = Path(__file__).parents[2] / 'config' / 'openvla_oft_libero.yaml'
+
+
+@pytest.mark.parametrize('size', [0.25, 1.0])
+def test_a_held_action_moves_the_benchmarks_hand_by_the_scale_of_the_oft_file(arm, size):
+    scale_m = read_parameter_file(OFT_FILE)['action.linear_scale_m']
+    travelled_m = []
+    for axis in range(3):
+        arm.reset(0, init_state=0)
+        action = np.zeros(6)
+        action[axis] = size
+        positions = []
+        for _ in range(16):
+            arm.scene.advance(25, grip=-1.0, set_goal=lambda c, a=action: c.set_goal(a))
+            positions.append(arm.ee_position[axis])
+        travelled_m.append((positions[-1] - positions[7]) / 8)
+    np.testing.assert_allclose(travelled_m, scale_m * size, rtol=0.05)
 
 
 def test_a_saved_state_is_returned_to(arm):
