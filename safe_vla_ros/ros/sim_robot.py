@@ -26,6 +26,7 @@ from safe_vla_ros.ros.background_service import answer_in_background
 from safe_vla_ros.ros.message_building import status_message, time_message
 from safe_vla_ros.ros.policy_presence import PolicyPresence
 from safe_vla_ros.ros.sim_robot_parameters import SIM_PARAMETERS, check, declare, loop_settings
+from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.camera_thread import CameraThread
 from safe_vla_ros.sim.episode_starter import EpisodeStarter, StartError
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
@@ -35,7 +36,6 @@ from safe_vla_ros.sim.tasks import NUM_INIT_STATES, TASKS, split_name, task_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from safe_vla_ros.sim.arm import SimulatedPanda
     from safe_vla_ros.types import UInt8Array
 
 AUTOPLAY_PAUSE_S = 2.0
@@ -62,7 +62,7 @@ class SimRobot(Node):
         self._base_frame = str(values['base_frame'])
         self._cameras = CameraThread(self._publish_image)
         self._loop = RobotLoop(self, self._settings)
-        self._starter = EpisodeStarter(self._loop, self._cameras)
+        self._starter = EpisodeStarter(self._loop, self._cameras, make_arm=self._load)
         self._broken: Exception | None = None
         self._untold: EpisodeEvent | None = None
         self._instruction = ''
@@ -174,6 +174,10 @@ class SimRobot(Node):
 
     def _start_episode(self) -> EpisodeEvent:
         return self._starter.start(**self._wanted_scene())
+
+    def _load(self, task: str, *, seed: int, init_state: int | None) -> SimulatedPanda:
+        self.get_logger().info(f'loading the scene of {task}')
+        return SimulatedPanda(task, seed=seed, init_state=init_state)
 
     def _show_first_scene(self) -> None:
         self._starter.show(**self._wanted_scene())
