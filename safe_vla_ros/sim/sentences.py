@@ -1,4 +1,4 @@
-"""What the bundled policy is told: LIBERO-Spatial's own sentences, and others that mean the same."""
+"""What the bundled policy is told: LIBERO-Spatial's own sentences, and others like them."""
 
 from __future__ import annotations
 
