@@ -14,7 +14,6 @@ from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
-from safe_vla_ros.sim.tasks import get_task, task_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +79,7 @@ class EpisodeSummary:
 def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
     """Run episodes in processes of one thread each; yields them as they end.
 
-    A process keeps one scene (0.7 GB) and needs seconds for another, so they run task by task.
+    A process keeps one scene (about 1 GB) and needs seconds for another, so they run task by task.
     """
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(processes, mp_context=context, initializer=use_one_thread) as pool:
@@ -125,9 +124,7 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 
 
 def _run(job: EpisodeJob) -> EpisodeSummary:
-    task = get_task(job.task)
-    arm = _scene(task.suite, task.task_id)
-    arm.ask(job.task)
+    arm = _arm_for(job.task)
     arm.reset(job.seed, init_state=job.init_state)
     result = run_episode(
         arm,
@@ -139,9 +136,17 @@ def _run(job: EpisodeJob) -> EpisodeSummary:
     return summarise(job, result)
 
 
-@lru_cache(maxsize=1)
-def _scene(suite: str, task_id: int) -> SimulatedPanda:
-    return SimulatedPanda(task_name(suite, task_id))
+_LOADED: list[SimulatedPanda] = []
+"""The process's arm, if it has one already."""
+
+
+def _arm_for(task: str) -> SimulatedPanda:
+    if not (_LOADED and _LOADED[0].has_task(task)):
+        while _LOADED:
+            _LOADED.pop().close()
+        _LOADED.append(SimulatedPanda(task))
+    _LOADED[0].ask(task)
+    return _LOADED[0]
 
 
 @lru_cache(maxsize=1)
