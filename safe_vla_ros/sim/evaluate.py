@@ -13,7 +13,10 @@ from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
+from safe_vla_ros.sim.lifting import LiftWatch
+from safe_vla_ros.sim.retold import RetoldPolicy
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
+from safe_vla_ros.sim.tasks import SPATIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +36,7 @@ class EpisodeJob:
             initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         init_state: Number of an official initial state; None places objects afresh by the seed.
+        told: What the policy is told; None is the task's own sentence.
     """
 
     policy: str
@@ -40,6 +44,7 @@ class EpisodeJob:
     seed: int
     settings: Resolved
     init_state: int | None = None
+    told: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class EpisodeSummary:
         decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
+        first_lifted: Which bowl was lifted first, ``lifting.ASKED`` or ``lifting.OTHER``; None when
+            none was, or when nobody watched.
     """
 
     task: str
@@ -74,6 +81,7 @@ class EpisodeSummary:
     decoder_macs_full: int
     similarities: list[float]
     starved_s: float
+    first_lifted: str | None = None
 
 
 def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
@@ -88,7 +96,9 @@ def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSumma
             yield future.result()
 
 
-def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
+def summarise(
+    job: EpisodeJob, result: EpisodeResult, first_lifted: str | None = None
+) -> EpisodeSummary:
     """Count what an episode's inferences did."""
     records = [report.outcome.record for report in result.reports]
     passes = [PrunedPass.of(record) for record in records if record is not None]
@@ -109,6 +119,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
         decoder_macs_full=totals.decoder_macs_full,
         similarities=[one.similarity for one in passes if one.similarity is not None],
         starved_s=result.halts.get(StateName.STARVED, 0.0),
+        first_lifted=first_lifted,
     )
 
 
@@ -126,14 +137,17 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 def _run(job: EpisodeJob) -> EpisodeSummary:
     arm = _arm_for(job.task)
     arm.reset(job.seed, init_state=job.init_state)
+    policy = _policy(job.policy, job.settings.policy)
+    watch = LiftWatch()
     result = run_episode(
         arm,
-        _policy(job.policy, job.settings.policy),
+        policy if job.told is None else RetoldPolicy(policy, job.told),
         settings=job.settings,
         latency=Latency(),
         seed=job.seed + (job.init_state or 0),
+        on_frame=watch if arm.task.suite == SPATIAL else None,
     )
-    return summarise(job, result)
+    return summarise(job, result, watch.first)
 
 
 _LOADED: list[SimulatedPanda] = []
