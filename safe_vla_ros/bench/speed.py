@@ -36,7 +36,7 @@ from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
 from safe_vla_ros.types import PruningSettings, UInt8Array
 from safe_vla_ros.whole_files import write_json
 
-BUNDLED_POLICY = 'mini_metaworld'
+BUNDLED_POLICY = 'mini_libero'
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 _DESCRIPTION = """\
 Build a policy at its real size with random weights, and run it on a sequence of moving camera

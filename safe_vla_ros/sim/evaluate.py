@@ -13,8 +13,10 @@ from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
+from safe_vla_ros.sim.lifting import LiftWatch
+from safe_vla_ros.sim.retold import RetoldPolicy
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
-from safe_vla_ros.sim.tasks import get_task, task_name
+from safe_vla_ros.sim.tasks import SPATIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,7 @@ class EpisodeJob:
             initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         init_state: Number of an official initial state; None places objects afresh by the seed.
+        told: What the policy is told; None is the task's own sentence.
     """
 
     policy: str
@@ -41,6 +44,7 @@ class EpisodeJob:
     seed: int
     settings: Resolved
     init_state: int | None = None
+    told: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class EpisodeSummary:
         decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
+        first_lifted: Which bowl was lifted first, ``lifting.ASKED`` or ``lifting.OTHER``; None when
+            none was, or when nobody watched.
     """
 
     task: str
@@ -75,12 +81,13 @@ class EpisodeSummary:
     decoder_macs_full: int
     similarities: list[float]
     starved_s: float
+    first_lifted: str | None = None
 
 
 def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
     """Run episodes in processes of one thread each; yields them as they end.
 
-    A process keeps one scene (0.7 GB) and needs seconds for another, so they run task by task.
+    A process keeps one scene (about 1 GB) and needs seconds for another, so they run task by task.
     """
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(processes, mp_context=context, initializer=use_one_thread) as pool:
@@ -89,7 +96,9 @@ def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSumma
             yield future.result()
 
 
-def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
+def summarise(
+    job: EpisodeJob, result: EpisodeResult, first_lifted: str | None = None
+) -> EpisodeSummary:
     """Count what an episode's inferences did."""
     records = [report.outcome.record for report in result.reports]
     passes = [PrunedPass.of(record) for record in records if record is not None]
@@ -110,6 +119,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
         decoder_macs_full=totals.decoder_macs_full,
         similarities=[one.similarity for one in passes if one.similarity is not None],
         starved_s=result.halts.get(StateName.STARVED, 0.0),
+        first_lifted=first_lifted,
     )
 
 
@@ -125,23 +135,32 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 
 
 def _run(job: EpisodeJob) -> EpisodeSummary:
-    task = get_task(job.task)
-    arm = _scene(task.suite, task.task_id)
-    arm.ask(job.task)
+    arm = _arm_for(job.task)
     arm.reset(job.seed, init_state=job.init_state)
+    policy = _policy(job.policy, job.settings.policy)
+    watch = LiftWatch()
     result = run_episode(
         arm,
-        _policy(job.policy, job.settings.policy),
+        policy if job.told is None else RetoldPolicy(policy, job.told),
         settings=job.settings,
         latency=Latency(),
         seed=job.seed + (job.init_state or 0),
+        on_frame=watch if arm.task.suite == SPATIAL else None,
     )
-    return summarise(job, result)
+    return summarise(job, result, watch.first)
 
 
-@lru_cache(maxsize=1)
-def _scene(suite: str, task_id: int) -> SimulatedPanda:
-    return SimulatedPanda(task_name(suite, task_id))
+_LOADED: list[SimulatedPanda] = []
+"""The process's arm, if it has one already."""
+
+
+def _arm_for(task: str) -> SimulatedPanda:
+    if not (_LOADED and _LOADED[0].has_task(task)):
+        while _LOADED:
+            _LOADED.pop().close()
+        _LOADED.append(SimulatedPanda(task))
+    _LOADED[0].ask(task)
+    return _LOADED[0]
 
 
 @lru_cache(maxsize=1)
