@@ -47,6 +47,7 @@ class DecoderOutput:
         macs: Multiply-accumulates of the pass.
         macs_full: The same had nothing been pruned.
         cache: Keys and values by layer when asked for: those that the layer's rows attended to.
+        context_bytes: Size of the keys and values that outlive the step; 0 for a method without.
         stopwatch: Time of the stages.
     """
 
@@ -60,6 +61,7 @@ class DecoderOutput:
     macs_full: int
     cache: DynamicCache | None
     stopwatch: StageTimer
+    context_bytes: int = 0
 
     @property
     def pruned(self) -> bool:
@@ -83,7 +85,7 @@ class DecoderOutput:
 
     @property
     def key_step(self) -> bool:
-        """Whether the pass renewed the saliency reference."""
+        """Whether the pass renewed the method's memory as a whole."""
         return self.report.key_step
 
     @property
@@ -221,6 +223,7 @@ class OpenPass:
             macs_full=pass_macs(whole, **cost),
             cache=self.cache,
             stopwatch=self._stopwatch,
+            context_bytes=0 if self._context is None else self._context.nbytes,
         )
 
     def _tap(self, tap: Tap, index: int) -> SaliencyTap | None:

@@ -85,5 +85,5 @@ def test_real_policy_prunes_and_is_configured_again_after_cleanup(start, good):
         message = robot.next('inference', lambda m: m.status[1].message == 'pruned')
         values = values_of(message.status[1])
         assert (values['method'], values['tokens_total/front']) == ('safe', '196')
-        assert int(values['tokens_kept']) == round(245 * 0.25)
+        assert int(values['tokens_computed']) == round(245 * 0.25)
         robot.next('twist')
