@@ -32,7 +32,7 @@ REFRESH_REASONS = (
 )
 """Why a key step renewed the method's memory (message of ``~/subtask_reset``)."""
 
-PRUNING_STAGES = ('matching', 'taps', 'selection', 'gathers')
+PRUNING_STAGES = ('matching', 'taps', 'selection', 'gathers', 'context')
 """Stages of a pass that exist only because tokens are pruned (keys of ``stage_ms``)."""
 
 

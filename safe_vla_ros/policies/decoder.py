@@ -237,7 +237,8 @@ class OpenPass:
         if self._context is None:
             return None
         whole = self.rows.kept is None
-        return ContextWrite(self._context, None if whole else self.rows.positions)
+        positions = None if whole else self.rows.positions
+        return ContextWrite(self._context, positions, self._stopwatch)
 
     def _check_finite(self) -> None:
         """Name the first place that is not finite; one look at the device when all is well."""

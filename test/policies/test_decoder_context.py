@@ -183,6 +183,15 @@ def test_multiply_accumulates_are_counted_as_executed(model):
     assert output.macs == LAYERS * layer
 
 
+def test_writing_the_context_is_timed_as_part_of_pruning(model):
+    episode = make_episode()
+    step(model, make_input(0), episode)
+
+    stages = step(model, make_input(1), episode).stage_ms
+
+    assert 0 < stages['context'] < stages['pruning'] < stages['decode']
+
+
 def test_tokens_are_decoded_on_a_copy(model):
     tokens = torch.randn(1, 3, WIDTH, generator=torch.Generator().manual_seed(4))
     episode = make_episode()
