@@ -289,6 +289,16 @@ class PruningSettings:
             change=Change.DYNAMIC,
         ),
     )
+    forecast_moved: bool = field(
+        default=False,
+        metadata=parameter(
+            'pruning.forecast_moved',
+            'Let a token in refresh that has moved within its camera start from the keys of where '
+            'it was.',
+            own='pruning.forecast_moved',
+            change=Change.DYNAMIC,
+        ),
+    )
     full_pass_share: float = 0.0
     seed: int = 0
 

@@ -165,6 +165,9 @@ class OpenPass:
         """Run every layer and the final norm."""
         step, rows, stopwatch = self._step, self.rows, self._stopwatch
         plan = step.plan
+        if plan.moves and self._context is not None:
+            with stopwatch.stage('context'):
+                self._move(decoder, self._context, step.moved())
         for index, layer in enumerate(decoder.layers):
             if index in plan.selections:
                 with stopwatch.stage('selection'):
@@ -225,6 +228,13 @@ class OpenPass:
             stopwatch=self._stopwatch,
             context_bytes=0 if self._context is None else self._context.nbytes,
         )
+
+    def _move(self, decoder: Any, context: KeyValueContext, source: Tensor) -> None:
+        rotary, visual = decoder.rotary_emb, self._input.layout.visual
+        turns = torch.arange(len(source), device=source.device) - source
+        cosine, sine = rotary(self.rows.hidden, position_ids=turns[None])
+        scaling = rotary.attention_scaling  # the stored keys have it already
+        context.move(source, visual, cosine[0] / scaling, sine[0] / scaling)
 
     def _tap(self, tap: Tap, index: int) -> SaliencyTap | None:
         asked = self.rows.query_rows(tap.rows)
