@@ -36,7 +36,7 @@ from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
 from safe_vla_ros.types import PruningSettings, UInt8Array
 from safe_vla_ros.whole_files import write_json
 
-BUNDLED_POLICY = 'mini_metaworld'
+BUNDLED_POLICY = 'mini_libero'
 KEY_EVERY = {'safe': 12, 'refresh': 20, 'vla_cache': 20}
 """Steps per key step of the methods that have them; other methods have none."""
 

@@ -273,7 +273,7 @@ class NodeSettings:
     """What only the node needs."""
 
     policy: str = field(
-        default='mini_metaworld',
+        default='mini_libero',
         metadata=parameter(
             'policy',
             'The policy to load: a directory, the name of a bundled policy, or a model hub '

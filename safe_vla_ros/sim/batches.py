@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from safe_vla_ros.policies.mini import encode_instruction
-from safe_vla_ros.sim.expert import LINEAR_SCALE_M
+from safe_vla_ros.sim.expert_policy import LINEAR_SCALE_M
 from safe_vla_ros.sim.losses import Batch
 from safe_vla_ros.sim.tasks import TASKS
 

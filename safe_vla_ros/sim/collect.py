@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from safe_vla_ros.sim.arm import SimulatedArm
+from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
 from safe_vla_ros.sim.dataset import SampleWriter, task_index
 from safe_vla_ros.sim.evaluate import use_one_thread
-from safe_vla_ros.sim.expert import EXPERT_SPEC, ExpertPolicy
+from safe_vla_ros.sim.expert_policy import EXPERT_SPEC, ExpertPolicy
 from safe_vla_ros.sim.progress_bar import progress_bar
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.rollout import Frame, Latency, run_episode
-from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.sim.tasks import SPATIAL, TASKS
 from safe_vla_ros.types import Float64Array, Policy
 
-NOISE_LEVELS = {'push': (0.0, 0.1, 0.2), 'default': (0.0, 0.15, 0.35)}
+NOISE_LEVELS = (0.0, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,8 @@ class Shard:
 
 def collect_shard(shard: Shard) -> int:
     """Run episodes until the shard is full, write it and return the number of episodes."""
-    arm = SimulatedArm(shard.task)
+    arm = SimulatedPanda(shard.task)
     writer = SampleWriter()
-    levels = NOISE_LEVELS.get(shard.task, NOISE_LEVELS['default'])
     student = load_bundled(shard.policy) if shard.policy else None
     spec = student.spec if student else EXPERT_SPEC
     settings = resolve_episode(spec, {'pruning.method': 'none'})
@@ -63,7 +62,7 @@ def collect_shard(shard: Shard) -> int:
     while len(writer) < shard.samples:
         seed = shard.first_seed + episode
         arm.reset(seed)
-        expert = ExpertPolicy(arm, noise=levels[episode % len(levels)], seed=seed)
+        expert = ExpertPolicy(noise=NOISE_LEVELS[episode % len(NOISE_LEVELS)], seed=seed)
         driver: Policy = student or expert
         run_episode(
             arm,
@@ -87,8 +86,12 @@ class _Recorder:
         self._expert, self._writer, self._task, self._seed = expert, writer, task, seed
         self._stride, self._count = stride, seed % stride
 
-    def __call__(self, arm: SimulatedArm, frame: Frame, proprio: Float64Array) -> None:
-        self._expert.see(frame.stamp_s, frame.state)
+    def __call__(self, arm: SimulatedPanda, frame: Frame, proprio: Float64Array) -> None:
+        table = frame.state
+        if table is None:
+            msg = f'the expert knows {SPATIAL} only, not {arm.task.name}'
+            raise ValueError(msg)
+        self._expert.see(frame.stamp_s, table)
         self._count += 1
         if self._count % self._stride:
             return
@@ -98,7 +101,7 @@ class _Recorder:
             proprio.astype(np.float32),
             translation.astype(np.float32),
             opening.astype(np.float32),
-            arm.hidden_state().astype(np.float32),
+            np.concatenate([table.bowl, table.plate]).astype(np.float32),
             np.int8(self._task),
             np.int64(self._seed),
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safe_vla_ros.sim.expert import EXPERT_SPEC
+from safe_vla_ros.sim.expert_policy import EXPERT_SPEC
 
 if TYPE_CHECKING:
     from pathlib import Path

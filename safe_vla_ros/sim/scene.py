@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from safe_vla_ros.sim.libero_tasks import Task, official_init_state, quiet_libero
+from safe_vla_ros.sim.tasks import Task, official_init_state, quiet_libero
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,8 +62,14 @@ class Scene:
             )
         self._mujoco = mujoco
         self._env: Any = self._control_env.env
+        self.ask(task)
+        self._model: Any = self._env.sim.model._model  # noqa: SLF001
+        self._data: Any = self._env.sim.data._data  # noqa: SLF001
+
+    def ask(self, task: Task) -> None:
+        """Judge success by another task of the same scene from now on."""
+        self.task = task
         self._env.parsed_problem['goal_state'] = [list(state) for state in task.goal]
-        self._model, self._data = self._env.sim.model._model, self._env.sim.data._data  # noqa: SLF001
 
     @property
     def model(self) -> Any:
@@ -191,6 +197,14 @@ class Scene:
         self._mujoco.mj_setState(self._model, self._data, state.physics, kind)
         self.robot.gripper.current_action = state.gripper_action.copy()
         self.controller.update(force=True)
+
+    def close(self) -> None:
+        """Free the models; nothing can be done with the scene afterwards.
+
+        Its parts refer to each other, so they would otherwise stay until Python looks for garbage.
+        """
+        self._control_env.close()
+        self._model = self._data = None
 
 
 def _nothing() -> None:
