@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,13 @@ from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
+from safe_vla_ros.sim.shadow import Shadow, ShadowPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from safe_vla_ros.runtime.parameters import Resolved
-    from safe_vla_ros.types import Policy, PolicySettings
+    from safe_vla_ros.types import Policy, PolicySettings, PruningSettings
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class EpisodeJob:
             initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         init_state: Number of an official initial state; None places objects afresh by the seed.
+        shadows: Methods that plan on the same observations without being played; those of
+            ``settings`` should then be ``none``, which they are compared with.
     """
 
     policy: str
@@ -40,6 +43,7 @@ class EpisodeJob:
     seed: int
     settings: Resolved
     init_state: int | None = None
+    shadows: tuple[PruningSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class EpisodeSummary:
         decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
+        shadows: What the job's other methods would have done.
     """
 
     task: str
@@ -74,6 +79,7 @@ class EpisodeSummary:
     decoder_macs_full: int
     similarities: list[float]
     starved_s: float
+    shadows: tuple[Shadow, ...] = ()
 
 
 def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
@@ -126,14 +132,19 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 def _run(job: EpisodeJob) -> EpisodeSummary:
     arm = _arm_for(job.task)
     arm.reset(job.seed, init_state=job.init_state)
+    policy = ShadowPolicy(
+        _policy(job.policy, job.settings.policy),
+        job.shadows,
+        executed=job.settings.control.execute_steps,
+    )
     result = run_episode(
         arm,
-        _policy(job.policy, job.settings.policy),
+        policy,
         settings=job.settings,
         latency=Latency(),
         seed=job.seed + (job.init_state or 0),
     )
-    return summarise(job, result)
+    return replace(summarise(job, result), shadows=tuple(policy.shadows))
 
 
 _LOADED: list[SimulatedPanda] = []
