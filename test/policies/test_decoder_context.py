@@ -173,17 +173,22 @@ def test_with_everything_renewed_it_is_the_unpruned_pass_to_the_bit(model, causa
 
 
 @pytest.mark.parametrize('causal', [False, True])
-def test_the_same_step_again_gives_the_same_states_up_to_rounding(model, causal):
-    episode = make_episode()
-    full = step(model, make_input(), episode, causal=causal)
+@pytest.mark.parametrize(
+    ('dtype', 'near'), [(torch.float32, (1e-5, 1e-4)), (torch.bfloat16, (0.05, 0.05))]
+)
+def test_the_same_step_again_gives_the_same_states_up_to_rounding(causal, dtype, near):
+    model, episode = make_model().to(dtype), make_episode()
+    embeds = make_input().to(dtype)
+    full = step(model, embeds, episode, causal=causal)
 
     for _ in range(5):
-        again = step(model, make_input(), episode, causal=causal)
+        again = step(model, embeds, episode, causal=causal)
 
         assert again.pruned
         assert again.report.residual == 0.0
         for rows in (ACTIONS, slice(21, 26), slice(0, 1)):
-            torch.testing.assert_close(again.rows(rows), full.rows(rows), atol=1e-5, rtol=1e-4)
+            atol, rtol = near
+            torch.testing.assert_close(again.rows(rows), full.rows(rows), atol=atol, rtol=rtol)
 
 
 def test_a_full_pass_runs_when_too_much_would_stay_stale(model):
