@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,14 @@ from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.lifting import LiftWatch
 from safe_vla_ros.sim.retold import RetoldPolicy
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
+from safe_vla_ros.sim.shadow import Shadow, ShadowPolicy
 from safe_vla_ros.sim.tasks import SPATIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from safe_vla_ros.runtime.parameters import Resolved
-    from safe_vla_ros.types import Policy, PolicySettings
+    from safe_vla_ros.types import Policy, PolicySettings, PruningSettings
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class EpisodeJob:
             initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         init_state: Number of an official initial state; None places objects afresh by the seed.
+        shadows: Methods that plan on the same observations without being played; those of
+            ``settings`` should then be ``none``, which they are compared with.
         told: What the policy is told; None is the task's own sentence.
     """
 
@@ -44,6 +47,7 @@ class EpisodeJob:
     seed: int
     settings: Resolved
     init_state: int | None = None
+    shadows: tuple[PruningSettings, ...] = ()
     told: str | None = None
 
 
@@ -62,6 +66,7 @@ class EpisodeSummary:
         decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
+        shadows: What the job's other methods would have done.
         first_lifted: Which bowl was lifted first, ``lifting.ASKED`` or ``lifting.OTHER``; None when
             none was, or when nobody watched.
     """
@@ -81,6 +86,7 @@ class EpisodeSummary:
     decoder_macs_full: int
     similarities: list[float]
     starved_s: float
+    shadows: tuple[Shadow, ...] = ()
     first_lifted: str | None = None
 
 
@@ -138,16 +144,18 @@ def _run(job: EpisodeJob) -> EpisodeSummary:
     arm = _arm_for(job.task)
     arm.reset(job.seed, init_state=job.init_state)
     policy = _policy(job.policy, job.settings.policy)
+    leader = policy if job.told is None else RetoldPolicy(policy, job.told)
+    compared = ShadowPolicy(leader, job.shadows, executed=job.settings.control.execute_steps)
     watch = LiftWatch()
     result = run_episode(
         arm,
-        policy if job.told is None else RetoldPolicy(policy, job.told),
+        compared,
         settings=job.settings,
         latency=Latency(),
         seed=job.seed + (job.init_state or 0),
         on_frame=watch if arm.task.suite == SPATIAL else None,
     )
-    return summarise(job, result, watch.first)
+    return replace(summarise(job, result, watch.first), shadows=tuple(compared.shadows))
 
 
 _LOADED: list[SimulatedPanda] = []
