@@ -17,6 +17,7 @@ from safe_vla_ros.policies.pass_rows import PassRows
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import (
     KeyValueContext,
+    PassPlan,
     PrunerStep,
     SequenceLayout,
     StepInput,
@@ -148,6 +149,7 @@ class OpenPass:
         self._stopwatch = stopwatch
         self._context = context
         self._answers: dict[int, Tensor] = {}
+        self._probed: list[tuple[int, int]] = []
         self._executed: list[tuple[int, int]] = []
         self._config = decoder.config
         embeddings = step_input.embeddings[None]
@@ -159,10 +161,16 @@ class OpenPass:
             context=context is not None,
         )
 
-    def run(self, decoder: Any, cache: DynamicCache | None) -> None:
+    def probe(self, decoder: Any) -> None:
+        """Run every layer once more than the plan's own pass needs, for what it wants to know."""
+        before = OpenPass(decoder, self._step, self._input, self._stopwatch, None)
+        before.run(decoder, PassPlan(taps=self._step.plan.probe), None)
+        self._probed = before._executed
+        self._answers = before._answers
+
+    def run(self, decoder: Any, plan: PassPlan, cache: DynamicCache | None) -> None:
         """Run every layer and the final norm."""
         step, rows, stopwatch = self._step, self.rows, self._stopwatch
-        plan = step.plan
         for index, layer in enumerate(decoder.layers):
             if index in plan.selections:
                 with stopwatch.stage('selection'):
@@ -217,7 +225,7 @@ class OpenPass:
             kept=torch.arange(layout.total, device=rows.hidden.device) if kept is None else kept,
             report=report,
             layer_keys=tuple(keys for _, keys in self._executed),
-            macs=pass_macs(self._executed, **cost),
+            macs=pass_macs(self._probed + self._executed, **cost),
             macs_full=pass_macs(whole, **cost),
             cache=self.cache,
             stopwatch=self._stopwatch,
@@ -276,7 +284,9 @@ def run_layers(
             context = make_context(decoder.config, layout.length, inputs_embeds)
         run = OpenPass(decoder, step, step_input, stopwatch, context)
         run.cache = DynamicCache() if use_cache else None
-        run.run(decoder, run.cache if context is None else None)
+        if step.plan.probe:
+            run.probe(decoder)
+        run.run(decoder, step.plan, run.cache if context is None else None)
         if use_cache and context is not None:
             run.cache = copy_context(context)
     return run
@@ -297,7 +307,8 @@ def run_decoder(
 
     Which rows a layer runs, at their original positions, and whether those that left stay visible
     says the method's ``PassPlan``; whether the step is a key step is decided before any row leaves,
-    so nothing runs twice. The episode changes only when the whole pass has succeeded.
+    so nothing runs twice (but for a study's probe). The episode changes only when the whole pass
+    has succeeded.
 
     Args:
         decoder: A ``LlamaModel`` on which ``use_tapping_attention`` was called.

@@ -38,12 +38,15 @@ class PassPlan:
             then stay visible with those stored last; without a context nobody sees them any more.
         decision: Layer after which ``PrunerStep.decide`` is asked for the rest of the plan; None
             when it is all known before the first layer.
+        probe: What to read, by layer, in a whole pass that runs and is paid for before this one;
+            empty for none. Only a study wants that.
     """
 
     taps: Mapping[int, Tap] = field(default_factory=dict)
     selections: Mapping[int, int] = field(default_factory=dict)
     context: bool = False
     decision: int | None = None
+    probe: Mapping[int, Tap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
