@@ -45,6 +45,16 @@ ACTION_ROWS = 'action'
 LAST_ROW = 'last'
 QUERY_ROWS = (ACTION_ROWS, LAST_ROW)
 """What ``pruning.query_rows`` may be: the rows whose attention is the saliency."""
+
+STUDY_METHODS = ('oracle',)
+"""Methods that a robot may not run: they cost more than not pruning."""
+
+BUDGET, PUBLISHED = 'budget', 'published'
+"""``PruningSettings.cache_rule``: as many tokens as ``keep_ratio`` says, or the paper's thresholds."""
+
+BY_LIKENESS, BY_PLACE = 'likeness', 'place'
+"""``PruningSettings.matching``: the most similar token of the key step, or the one at its place."""
+
 TEXT_ROWS = 'text'
 ALL_ROWS = 'all'
 TAPPED_ROWS = (ACTION_ROWS, LAST_ROW, TEXT_ROWS, ALL_ROWS)
@@ -116,9 +126,12 @@ class PruningSettings:
     A field without a parameter says here what it is.
 
     Attributes:
-        full_pass_share: Share of the passes that ``random`` leaves unpruned, 0..1; a control with
+        full_pass_share: Share of the passes that ``random`` and ``grid`` leave unpruned, 0..1; a control with
             the budget of a method that has key steps.
         seed: Seed of ``random``.
+        matching: How ``safe`` and ``merge`` find the token of the key step whose saliency they
+            carry over, ``likeness`` or ``place``.
+        cache_rule: How many tokens ``vla_cache`` computes, ``budget`` or ``published``.
     """
 
     method: str = field(
@@ -231,6 +244,8 @@ class PruningSettings:
     )
     full_pass_share: float = 0.0
     seed: int = 0
+    matching: str = BY_LIKENESS
+    cache_rule: str = BUDGET
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState, SaliencyReference
 from safe_vla_ros.pruning.forecast import (
     forecast_saliency,
+    match_places,
     match_tokens,
     saliency_similarity,
     unit_tokens,
@@ -22,6 +23,7 @@ from safe_vla_ros.pruning.fusion import fuse
 from safe_vla_ros.pruning.pass_plan import PassPlan, Selection, Tap
 from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, SafeTrace, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
+from safe_vla_ros.types import BY_PLACE
 
 
 class SafePruner:
@@ -29,10 +31,12 @@ class SafePruner:
 
     def begin(self, step: StepInput, episode: EpisodeState) -> PrunerStep:
         """Match this step's tokens with the reference, if there is one."""
-        return _SafeStep(step, episode)
+        return SafeStep(step, episode)
 
 
-class _SafeStep(BasicStep):
+class SafeStep(BasicStep):
+    """One pass of it."""
+
     def __init__(self, step: StepInput, episode: EpisodeState) -> None:
         settings, layout = step.settings, step.layout
         self._layers = layers = plan_layers(settings, step.num_layers)
@@ -51,7 +55,8 @@ class _SafeStep(BasicStep):
         self._count = kept_count(layout.total, settings.keep_ratio)
         reference = episode.reference
         if self._reason is None and isinstance(reference, SaliencyReference):
-            self._match = match_tokens(self._tokens, reference.tokens)
+            match = match_places if settings.matching == BY_PLACE else match_tokens
+            self._match = match(self._tokens, reference.tokens)
             self._forecast = forecast_saliency(reference.saliency, self._match[0])
             # Before the decision a layer of the memory is read in case the step turns out key.
             early = {layer for layer in layers.remembered if layer <= layers.refresh}
