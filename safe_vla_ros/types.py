@@ -45,15 +45,17 @@ ACTION_ROWS = 'action'
 LAST_ROW = 'last'
 QUERY_ROWS = (ACTION_ROWS, LAST_ROW)
 """What ``pruning.query_rows`` may be: the rows whose attention is the saliency."""
+REFRESH_SCORES = ('salient_and_changed', 'change', 'saliency', 'age', 'shuffled')
+"""What ``pruning.refresh_score`` may be: which tokens ``refresh`` renews first."""
+
+MATCHINGS = ('likeness', 'place')
+"""What ``pruning.matching`` may be: the most similar token, or the one at the same place."""
+
+CACHE_RULES = ('budget', 'published')
+"""What ``pruning.cache_rule`` may be: a fixed number of tokens, or the paper's thresholds."""
 
 STUDY_METHODS = ('oracle',)
 """Methods that a robot may not run: they cost more than not pruning."""
-
-BUDGET, PUBLISHED = 'budget', 'published'
-"""``PruningSettings.cache_rule``: as many tokens as ``keep_ratio`` says, or the paper's thresholds."""
-
-BY_LIKENESS, BY_PLACE = 'likeness', 'place'
-"""``PruningSettings.matching``: the most similar token of the key step, or the one at its place."""
 
 TEXT_ROWS = 'text'
 ALL_ROWS = 'all'
@@ -126,12 +128,9 @@ class PruningSettings:
     A field without a parameter says here what it is.
 
     Attributes:
-        full_pass_share: Share of the passes that ``random`` and ``grid`` leave unpruned, 0..1; a control with
-            the budget of a method that has key steps.
-        seed: Seed of ``random``.
-        matching: How ``safe`` and ``merge`` find the token of the key step whose saliency they
-            carry over, ``likeness`` or ``place``.
-        cache_rule: How many tokens ``vla_cache`` computes, ``budget`` or ``published``.
+        full_pass_share: Share of the passes that ``random`` and ``grid`` leave unpruned, 0..1; a
+            control with the budget of a method that has key steps.
+        seed: Seed of ``random`` and of the shuffled saliency of ``refresh``.
     """
 
     method: str = field(
@@ -148,7 +147,8 @@ class PruningSettings:
         default=0.25,
         metadata=parameter(
             'pruning.keep_ratio',
-            'Share of the visual tokens kept on a pruned step.',
+            'Share of the visual tokens computed on a pruned step: kept, or renewed by refresh '
+            'and vla_cache.',
             own='pruning.keep_ratio',
             minimum=0.05,
             maximum=1.0,
@@ -159,7 +159,8 @@ class PruningSettings:
         default=3,
         metadata=parameter(
             'pruning.layer',
-            'K, the first decoder layer that sees only kept tokens.',
+            'K, the first decoder layer that sees only kept tokens. divprune, refresh and '
+            'vla_cache have none.',
             own='pruning.layer',
             minimum=1,
             range_note='1 to the number of layers - 1',
@@ -242,10 +243,84 @@ class PruningSettings:
             change=Change.DYNAMIC,
         ),
     )
+    max_staleness: float = field(
+        default=0.0,
+        metadata=parameter(
+            'pruning.max_staleness',
+            'Tau of refresh, the residual above which all tokens are computed. 0: never by this.',
+            own='pruning.max_staleness',
+            minimum=0.0,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    saliency_layers: tuple[int, ...] = field(
+        default=(),
+        metadata=parameter(
+            'pruning.saliency_layers',
+            'Layers whose attention is the saliency of refresh. Unset: up to 8 of the upper three '
+            'quarters.',
+            own='pruning.saliency_layers',
+            minimum=0,
+            range_note='0 to the number of layers - 1',
+            change=Change.DYNAMIC,
+        ),
+    )
+    age_weight: float = field(
+        default=0.1,
+        metadata=parameter(
+            'pruning.age_weight',
+            'Weight of the age of a token in refresh: what one step counts, in mean changes.',
+            own='pruning.age_weight',
+            minimum=0.0,
+            maximum=10.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    refresh_score: str = field(
+        default='salient_and_changed',
+        metadata=parameter(
+            'pruning.refresh_score',
+            'Which tokens refresh renews first. All but the default are for comparison.',
+            own='pruning.refresh_score',
+            choices=REFRESH_SCORES,
+            change=Change.DYNAMIC,
+        ),
+    )
+    change_per_camera: bool = field(
+        default=False,
+        metadata=parameter(
+            'pruning.change_per_camera',
+            "Measure change in refresh against the camera's own mean, so that a moving camera does "
+            'not take the budget of one at rest.',
+            own='pruning.change_per_camera',
+            change=Change.DYNAMIC,
+        ),
+    )
+    matching: str = field(
+        default='likeness',
+        metadata=parameter(
+            'pruning.matching',
+            'Which token of the key step safe and merge take the forecast from: the most similar '
+            'one, or the one at the same place. The latter is for comparison.',
+            own='pruning.matching',
+            choices=MATCHINGS,
+            change=Change.DYNAMIC,
+        ),
+    )
+    cache_rule: str = field(
+        default='budget',
+        metadata=parameter(
+            'pruning.cache_rule',
+            'How many tokens vla_cache computes: as pruning.keep_ratio says, or as many as the '
+            "published thresholds ask for. The latter's speed depends on the images.",
+            own='pruning.cache_rule',
+            choices=CACHE_RULES,
+            change=Change.DYNAMIC,
+        ),
+    )
     full_pass_share: float = 0.0
     seed: int = 0
-    matching: str = BY_LIKENESS
-    cache_rule: str = BUDGET
 
 
 @dataclass(frozen=True)

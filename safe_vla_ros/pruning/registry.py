@@ -14,6 +14,7 @@ from safe_vla_ros.pruning.pruners.merge import MergePruner
 from safe_vla_ros.pruning.pruners.none import NonePruner
 from safe_vla_ros.pruning.pruners.oracle import OraclePruner
 from safe_vla_ros.pruning.pruners.random import RandomPruner
+from safe_vla_ros.pruning.pruners.refresh import RefreshPruner
 from safe_vla_ros.pruning.pruners.safe import SafePruner
 from safe_vla_ros.pruning.pruners.sparsevlm import SparseVlmPruner
 from safe_vla_ros.pruning.pruners.vla_cache import VlaCachePruner
@@ -31,6 +32,7 @@ PRUNERS: Mapping[str, Callable[[], Pruner]] = MappingProxyType(
         'vla_pruner': VlaPrunerPruner,
         'merge': MergePruner,
         'vla_cache': VlaCachePruner,
+        'refresh': RefreshPruner,
     }
 )
 STUDY_PRUNERS: Mapping[str, Callable[[], Pruner]] = MappingProxyType({'oracle': OraclePruner})

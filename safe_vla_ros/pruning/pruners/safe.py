@@ -23,7 +23,6 @@ from safe_vla_ros.pruning.fusion import fuse
 from safe_vla_ros.pruning.pass_plan import PassPlan, Selection, Tap
 from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, SafeTrace, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
-from safe_vla_ros.types import BY_PLACE
 
 
 class SafePruner:
@@ -55,7 +54,7 @@ class SafeStep(BasicStep):
         self._count = kept_count(layout.total, settings.keep_ratio)
         reference = episode.reference
         if self._reason is None and isinstance(reference, SaliencyReference):
-            match = match_places if settings.matching == BY_PLACE else match_tokens
+            match = match_places if settings.matching == 'place' else match_tokens
             self._match = match(self._tokens, reference.tokens)
             self._forecast = forecast_saliency(reference.saliency, self._match[0])
             # Before the decision a layer of the memory is read in case the step turns out key.
@@ -69,9 +68,15 @@ class SafeStep(BasicStep):
             self.plan = self._key_plan()
 
     def observe(self, layer: int, answer: Tensor) -> None:
+        """Take the saliency of a layer, float32 [N]."""
         self._saliency[layer] = answer
 
     def decide(self) -> PassPlan:
+        """Compare saliency and forecast at the refresh layer.
+
+        Raises:
+            NonFiniteError: Their similarity is not finite.
+        """
         layer, forecast = self._layers.refresh, self._forecast
         assert forecast is not None
         place = self._layers.remembered.index(layer)
@@ -87,9 +92,11 @@ class SafeStep(BasicStep):
         return self.plan
 
     def select(self, layer: int) -> Selection:  # noqa: ARG002
+        """Keep the M best by the fused score."""
         return Selection(top_tokens(self._fuse(), self._count))
 
     def finish(self, context: KeyValueContext | None) -> StepReport:  # noqa: ARG002
+        """Store what a key step read; report."""
         layers = self._layers
         if self._reason is None:
             scores = self._fuse()

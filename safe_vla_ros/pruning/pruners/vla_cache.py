@@ -13,8 +13,8 @@ images projected tokens are compared, for which the threshold was not made.
   full. Numbers depend on the images and are rounded to sixteenths of N, computing more, so that
   there are few shapes. ``pruning.keep_ratio`` does not apply. The entropy needs the whole attention
   matrix of every layer, which costs more time than it saves.
-- ``cache_rule: budget`` (default). M tokens are computed in all layers, the most changed and the most
-  relevant in turn: static shapes, no entropy, and cost equal to that of ``refresh``.
+- ``cache_rule: budget`` (default). M tokens are computed in all layers, the most changed and the
+  most relevant in turn: static shapes, no entropy, and the cost of ``refresh``.
 
 Like the paper, a slow change is never noticed, because each step compares with the one before it
 and not with the one that a token was computed from, and only the first pass of an episode computes
@@ -42,7 +42,7 @@ from safe_vla_ros.pruning.pass_plan import PassPlan, Selection, Tap
 from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, StepInput, StepReport
 from safe_vla_ros.pruning.saliency import mean_saliency
 from safe_vla_ros.pruning.selection import kept_count
-from safe_vla_ros.types import ALL_ROWS, PUBLISHED, TEXT_ROWS
+from safe_vla_ros.types import ALL_ROWS, TEXT_ROWS
 
 THRESHOLD = 0.996
 """Cosine of the pixels from which a token is still."""
@@ -90,9 +90,9 @@ class VlaCachePruner:
 class _VlaCacheStep(BasicStep):
     def __init__(self, step: StepInput, episode: EpisodeState) -> None:
         rule, layout = step.settings.cache_rule, step.layout
-        self._published = rule == PUBLISHED
+        self._published = rule == 'published'
         self._middle = max(step.num_layers // 2 - 1, 0)
-        self._signature = step.signature(rule, layout.length)
+        self._signature = step.signature(rule, with_text=True)
         self._step = step
         self._episode = episode
         self._reason = episode.refresh_reason(self._signature)
@@ -154,7 +154,7 @@ class _VlaCacheStep(BasicStep):
             count = kept_count(total, self._step.settings.keep_ratio)
             order = order_by_need(still, memory.relevance)
             return order, {0: count} if count < total else {}
-        cameras = self._step.layout.tokens_per_camera
+        cameras = list(self._step.layout.tokens_per_camera)
         reusable = torch.cat(
             [
                 reusable_tokens(
@@ -171,8 +171,8 @@ class _VlaCacheStep(BasicStep):
         )
         # Reusable tokens stand behind all others (cosines differ by 2 at most), the stillest last.
         order = torch.sort(still + 4.0 * reusable, stable=True).indices
-        count, *entropy = host.read_numbers(torch.cat([reusable.sum()[None], memory.entropy]))
-        return order, computed_by_layer(total, int(count), reuse_shares(entropy))
+        numbers = host.read_numbers(torch.cat([reusable.sum()[None], memory.entropy]))
+        return order, computed_by_layer(total, int(numbers[0]), reuse_shares(numbers[1:]))
 
     def _read_middle(self, probabilities: Tensor, columns: slice) -> Tensor:
         layout = self._step.layout
@@ -242,7 +242,8 @@ def read_entropy(probabilities: Tensor, columns: slice) -> Tensor:  # noqa: ARG0
     Returns:
         float32 [1].
     """
-    return torch.special.entr(probabilities.mean(dim=0)).sum(dim=1).mean()[None]
+    entropy: Tensor = torch.special.entr(probabilities.mean(dim=0)).sum(dim=1)
+    return entropy.mean()[None]
 
 
 def reuse_shares(entropy: Sequence[float]) -> list[float]:
