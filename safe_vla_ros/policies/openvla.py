@@ -81,6 +81,7 @@ class AutoregressiveModel:
             episode=episode,
             pruning=pruning,
             stamp_s=stamp_s,
+            pixels=pixels,
             use_cache=True,
         )
         with watch.stage('generate'):
