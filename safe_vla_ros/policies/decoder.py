@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,8 @@ class DecoderOutput:
         macs_full: The same had nothing been pruned.
         cache: Keys and values by layer when asked for: those that the layer's rows attended to.
         stopwatch: Time of the stages.
+        key_bias: Added to the attention scores of the cached keys, float32 by layer; None where
+            none stands for more than itself.
     """
 
     hidden: Tensor
@@ -61,6 +63,7 @@ class DecoderOutput:
     macs_full: int
     cache: DynamicCache | None
     stopwatch: StageTimer
+    key_bias: tuple[Tensor | None, ...] = ()
 
     @property
     def pruned(self) -> bool:
@@ -151,6 +154,7 @@ class OpenPass:
         self._answers: dict[int, Tensor] = {}
         self._probed: list[tuple[int, int]] = []
         self._executed: list[tuple[int, int]] = []
+        self._key_bias: list[Tensor | None] = []
         self._config = decoder.config
         embeddings = step_input.embeddings[None]
         positions = torch.arange(step_input.layout.length, device=embeddings.device)
@@ -188,6 +192,7 @@ class OpenPass:
                 context_write=self._write(),
             )
             self._executed.append((rows.count, rows.keys))
+            self._key_bias.append(rows.log_counts)
             if tap is not None:
                 with stopwatch.stage('selection'):
                     answer = _answer(tap)
@@ -229,6 +234,7 @@ class OpenPass:
             macs_full=pass_macs(whole, **cost),
             cache=self.cache,
             stopwatch=self._stopwatch,
+            key_bias=tuple(self._key_bias),
         )
 
     def _tap(self, tap: Tap, index: int) -> SaliencyTap | None:
@@ -367,7 +373,14 @@ def copy_context(context: KeyValueContext) -> DynamicCache:
 
 
 @torch.inference_mode()
-def decode_token(decoder: Any, embedding: Tensor, *, position: int, cache: DynamicCache) -> Tensor:
+def decode_token(
+    decoder: Any,
+    embedding: Tensor,
+    *,
+    position: int,
+    cache: DynamicCache,
+    key_bias: Sequence[Tensor | None] = (),
+) -> Tensor:
     """Decode one more token of a causal model after a pruned or unpruned prefill.
 
     Every layer attends to the rows that its own cache holds, so the cache may be ragged.
@@ -377,6 +390,7 @@ def decode_token(decoder: Any, embedding: Tensor, *, position: int, cache: Dynam
         embedding: [1, 1, D].
         position: Original position: S of the prefill for the first token, whatever was dropped.
         cache: From ``run_decoder(use_cache=True)``; grows by one row per layer.
+        key_bias: That of the same output; empty for none.
 
     Returns:
         Hidden state after the final norm, [1, 1, D].
@@ -384,9 +398,13 @@ def decode_token(decoder: Any, embedding: Tensor, *, position: int, cache: Dynam
     positions = torch.tensor([[position]], device=embedding.device)
     rotary = decoder.rotary_emb(embedding, position_ids=positions)
     hidden = embedding
-    for layer in decoder.layers:
+    for index, layer in enumerate(decoder.layers):
+        bias = key_bias[index] if key_bias else None
+        if bias is not None:
+            new = cache.get_seq_length(index) + 1 - len(bias)
+            bias = torch.nn.functional.pad(bias, (0, new)).to(hidden.dtype)[None, None, None]
         hidden = layer(
-            hidden, attention_mask=None, past_key_values=cache, position_embeddings=rotary
+            hidden, attention_mask=bias, past_key_values=cache, position_embeddings=rotary
         )
     return decoder.norm(hidden)  # type: ignore[no-any-return]
 

@@ -52,11 +52,12 @@ def pool_dropped(kept: Tensor, cells: Tensor, num_cells: int) -> tuple[Tensor, T
     Returns:
         For each of C stand-ins: its tokens' shares in it, float32 [C, N], 0 throughout for a cell
         of which nothing was dropped; the logarithm of their number, float32 [C], -inf for such a
-        cell; and the mean of their indices rounded half to even, int64 [C], 0 for such a cell.
+        cell; and the mean of their indices rounded half to even, int64 [C], N - 1 for such a cell
+        (where a causal row sees something at least, and stays finite).
     """
     places = torch.arange(num_cells, device=cells.device)
     member = (cells == places[:, None]).float().index_fill(1, kept, 0.0)
     count = member.sum(dim=1)
     share = member / count.clamp(min=1.0)[:, None]
-    index = (share * torch.arange(len(cells), device=cells.device)).sum(dim=1)
-    return share, count.log(), index.round().long()
+    index = (share * torch.arange(len(cells), device=cells.device)).sum(dim=1).round().long()
+    return share, count.log(), index.masked_fill(count == 0.0, len(cells) - 1)
