@@ -16,6 +16,9 @@ LAST = 32
 LENGTH = 33
 LAYERS = 5
 
+FULL_PASSES = {'safe': 1, 'merge': 1, 'vla_pruner': 3, 'vla_cache': 1, 'refresh': 1}
+"""Steps of an episode that a method computes in full before it prunes; none for the others."""
+
 
 def make_model(groups=4):
     torch.manual_seed(0)
@@ -50,7 +53,17 @@ def make_layout(**change):
     return SequenceLayout(**{**facts, **change})
 
 
-def step(model, embeds, episode=None, *, causal=False, stamp_s=0.0, use_cache=False, **change):
+def step(
+    model,
+    embeds,
+    episode=None,
+    *,
+    causal=False,
+    stamp_s=0.0,
+    use_cache=False,
+    patches=None,
+    **change,
+):
     change = {'layer': 2, 'keep_ratio': 0.25, 'refresh_threshold': 0.9, **change}
     return run_decoder(
         model,
@@ -60,6 +73,7 @@ def step(model, embeds, episode=None, *, causal=False, stamp_s=0.0, use_cache=Fa
         settings=PruningSettings(**change),
         stamp_s=stamp_s,
         use_cache=use_cache,
+        patches=patches,
     )
 
 
