@@ -342,21 +342,32 @@ def test_a_token_decoded_after_merging_sees_stand_ins_with_their_weight(model):
     torch.testing.assert_close(torch.cat(decoded, dim=1)[0], slow[-2:], atol=2e-5, rtol=1e-4)
 
 
-def test_vla_cache_compares_pixels_where_there_are_some(model):
+def test_the_published_rule_of_vla_cache_compares_pixels_and_the_budget_tokens(model):
+    def kept(rule, pixels):
+        episode, change = make_episode(), {'method': 'vla_cache', 'cache_rule': rule}
+        for picture in (torch.ones(20, 12), pixels):
+            output = step(model, make_input(0), episode, patches=lambda p=picture: p, **change)
+        return output.kept.tolist()
+
     still, moved = torch.ones(20, 12), torch.ones(20, 12)
-    moved[[4, 9], :6] = 0.0
+    moved[:, :6] = 0.0
+
+    assert len(kept('published', still)) < 20
+    assert kept('published', moved) == list(range(20))
+    assert kept('budget', still) == kept('budget', moved)
+
+
+def test_vla_cache_with_a_budget_computes_what_missed_its_turn_later(model):
     episode = make_episode()
-    step(model, make_input(0), episode, method='vla_cache', patches=lambda: still)
+    change = {'method': 'vla_cache', 'keep_ratio': 0.2}
+    step(model, make_input(0), episode, **change)
 
-    # Of four tokens the two that moved are the most changed; the others are the most relevant.
-    output = step(
-        model, make_input(1), episode, method='vla_cache', keep_ratio=0.2, patches=lambda: moved
-    )
+    outputs = [step(model, make_input(1), episode, **change) for _ in range(12)]
 
-    relevant = step(model, make_input(0), method='vla_cache').scores.topk(3).indices.tolist()
-    assert {4, 9} <= set(output.kept.tolist())
-    assert len(set(output.kept.tolist()) & set(relevant)) >= 2
-    assert output.report.ages.tolist() == [0.0 if i in output.kept else 1.0 for i in range(20)]
+    assert outputs[0].report.ages.tolist() == [
+        0.0 if i in outputs[0].kept else 1.0 for i in range(20)
+    ]
+    assert set().union(*(output.kept.tolist() for output in outputs)) == set(range(20))
 
 
 def test_vla_cache_compares_with_the_step_before_and_not_with_this_one(model):

@@ -1,29 +1,32 @@
 """VLA-Cache (arXiv 2502.02175): still tokens keep their keys and values of the step before.
 
 The ancestor of ``refresh``. Nothing leaves the context: each step computes some visual tokens and
-attends to the stored keys and values of the rest. A token is reused when the pixels under it look
-like those at its place one step before (cosine) and it is not among those that the text rows
-attended to most in the step before, in a middle layer (15 of 32 there, L / 2 - 1 here). Without
-images projected tokens are compared, for which the threshold was not made.
+attends to the stored keys and values of the rest. A token is reused when it looks as before and is
+not among those that the text rows attended to most in the step before, in a middle layer (15 of 32
+there, L / 2 - 1 here).
 
-- ``cache_rule: published``. Camera by camera, still are tokens with a cosine of at least 0.996, at
-  most 150 of 256; relevant are the 100 of 256 with most attention; reusable are still ones that are
-  not relevant. They leave the computation at layers 2, 6, 9 and 11 of 32, the stillest first, more
-  of them the lower a layer's attention entropy was in the step before. Layers before that run in
-  full. Numbers depend on the images and are rounded to sixteenths of N, computing more, so that
-  there are few shapes. ``pruning.keep_ratio`` does not apply. The entropy needs the whole attention
-  matrix of every layer, which costs more time than it saves.
-- ``cache_rule: budget`` (default). M tokens are computed in all layers, the most changed and the
-  most relevant in turn: static shapes, no entropy, and the cost of ``refresh``.
+- ``cache_rule: published``. Camera by camera, still are tokens under whose patch the pixels have a
+  cosine of at least 0.996 with the step before, at most 150 of 256; relevant are the 100 of 256
+  with most attention; reusable are still ones that are not relevant. They leave the computation at
+  layers 2, 6, 9 and 11 of 32, the stillest first, more of them the lower a layer's attention
+  entropy was in the step before. Layers before that run in full. Numbers depend on the images and
+  are rounded to sixteenths of N, computing more, so that there are few shapes;
+  ``pruning.keep_ratio`` does not apply. The entropy needs the whole attention matrix of every
+  layer. A change slower than the threshold is never noticed. A policy that gives no pixels has its
+  projected tokens compared.
+- ``cache_rule: budget`` (default), for comparison at equal cost. M tokens are computed in all
+  layers, the most changed and the most relevant in turn. A token that changed may have to wait, so
+  each is compared with what its keys were computed from, not with the step before: what missed its
+  turn would have no other. Compared are projected tokens (cosine): a token sees more than its
+  patch, and a budget that goes by pixels leaves most of what changed as it was.
 
-Like the paper, a slow change is never noticed, because each step compares with the one before it
-and not with the one that a token was computed from, and only the first pass of an episode computes
-everything. Unlike the published code for OpenVLA-OFT, which compares every image with itself, so
-that all tokens are still, the step before is the step before. ``pruning.layer`` does not apply.
+Only the first pass of an episode computes everything. The published code for OpenVLA-OFT compares
+every image with itself, so that all tokens are still; here the step before is the step before.
+``pruning.layer`` does not apply.
 
-Memory: 2 L S d numbers of keys and values, N P of pixels, 2 N + L more. Cost of a layer:
-4nd^2 + 2nSd + 3ndm with n = T + the tokens computed there over S = N + T keys; N P for the
-comparison; T S d for the attention of the text, with ``published`` L n S d for all of it.
+Memory: 2 L S d numbers of keys and values, N P of pixels or N d of tokens, 2 N + L more. Cost of a
+layer: 4nd^2 + 2nSd + 3ndm with n = T + the tokens computed there over S = N + T keys; N P or N d
+for the comparison; T S d for the attention of the text, with ``published`` L n S d for all of it.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ class CacheMemory:
     """The step before.
 
     Attributes:
-        pictures: What stands at each visual token's place, unit vectors, float32 [N, P].
+        pictures: What each visual token is compared with, unit vectors, float32 [N, P].
         relevance: Attention of the text rows, float32 [N].
         entropy: Mean entropy of the attention by layer, float32 [L]; with the published rule.
         ages: Steps since each token went through every layer, float32 [N].
@@ -96,7 +99,8 @@ class _VlaCacheStep(BasicStep):
         self._step = step
         self._episode = episode
         self._reason = episode.refresh_reason(self._signature)
-        self._pictures = unit_tokens(step.tokens if step.patches is None else step.patches())
+        pixels = step.patches if self._published else None
+        self._pictures = unit_tokens(step.tokens if pixels is None else pixels())
         self._relevance: Tensor | None = None
         self._entropy: list[Tensor] = []
         self._ages = torch.zeros(layout.total, device=step.embeddings.device)
@@ -109,6 +113,9 @@ class _VlaCacheStep(BasicStep):
             self._stamp_s = memory.stamp_s
             computed = self._order[: min(selections.values(), default=layout.total)]
             self._ages = (memory.ages + 1.0).index_fill(0, computed, 0.0)
+            if not self._published:
+                seen = self._pictures.index_select(0, computed)
+                self._pictures = memory.pictures.index_copy(0, computed, seen)
             _, self.context = episode.take()
         taps = {self._middle: Tap(TEXT_ROWS)}
         if self._published:
@@ -184,11 +191,11 @@ class _VlaCacheStep(BasicStep):
 
 
 def stillness(pictures: Tensor, previous: Tensor) -> Tensor:
-    """Compare what stands at every token's place with what stood there one step before.
+    """Compare what stands at every token's place with what stood there before.
 
     Args:
         pictures: Unit vectors of this step, float32 [N, P]; zero where all is black.
-        previous: Unit vectors of the step before, float32 [N, P].
+        previous: Unit vectors to compare with, float32 [N, P].
 
     Returns:
         Cosine, float32 [N]; exactly 1 where nothing changed, also where all is black.
@@ -203,7 +210,7 @@ def order_by_need(still: Tensor, relevance: Tensor) -> Tensor:
     ones, with m as large as M allows; the last place goes to the changed one.
 
     Args:
-        still: Cosine with the step before, float32 [N].
+        still: Cosine from ``stillness``, float32 [N].
         relevance: Attention of the text rows in the step before, float32 [N].
 
     Returns:
@@ -219,7 +226,7 @@ def reusable_tokens(
     """Mark what the published rule may reuse: still tokens that are not task-relevant.
 
     Args:
-        still: Cosine with the step before, float32 [N].
+        still: Cosine from ``stillness``, float32 [N].
         relevance: Attention of the text rows in the step before, float32 [N].
         threshold: A token is still from this cosine on.
         most_still: How many may be still, the most similar first.
@@ -253,16 +260,17 @@ def reuse_shares(entropy: Sequence[float]) -> list[float]:
         entropy: Mean attention entropy by layer.
 
     Returns:
-        1 - entropy scaled to 0..1 over the layers, by layer; of a rise from one layer to the next
-        only ``DAMPING`` counts, starting from 0.
+        1 - entropy scaled to 0..1 over the layers, by layer; of a rise over the layer before only
+        ``DAMPING`` counts.
     """
     low, high = min(entropy), max(entropy)
+    if low == high:
+        return [1.0] * len(entropy)
     shares: list[float] = []
-    before = 0.0
     for value in entropy:
-        share = 1.0 - (value - low) / (high - low) if high > low else 1.0
-        before = before + DAMPING * (share - before) if share > before else share
-        shares.append(before)
+        share = (high - value) / (high - low)
+        before = shares[-1] if shares else share
+        shares.append(min(share, before + DAMPING * (share - before)))
     return shares
 
 
