@@ -88,6 +88,26 @@ def test_the_published_rule_of_vla_cache_reads_how_much_it_may_reuse_once(model,
 
 
 @pytest.mark.parametrize(
+    'change',
+    [
+        {'forecast_moved': True},
+        {'change_per_camera': True},
+        {'refresh_score': 'shuffled'},
+        {'max_staleness': 0.5},
+    ],
+)
+def test_no_variant_of_refresh_reads_more(model, reads, change):
+    episode = make_episode()
+    reads[:] = [FINITE]
+    step(model, episode, 'refresh', **change)
+
+    reads[:] = [*BRANCHES['refresh'], FINITE]
+
+    assert step(model, episode, 'refresh', **change).pruned
+    assert reads == []
+
+
+@pytest.mark.parametrize(
     'read',
     [
         lambda scores: scores.max().item(),
