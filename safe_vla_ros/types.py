@@ -51,6 +51,15 @@ RENEWERS = ('refresh', 'vla_cache')
 REFRESH_SCORES = ('salient_and_changed', 'change', 'saliency', 'age', 'shuffled')
 """What ``pruning.refresh_score`` may be: which tokens ``refresh`` renews first."""
 
+MATCHINGS = ('likeness', 'place')
+"""What ``pruning.matching`` may be: the most similar token, or the one at the same place."""
+
+CACHE_RULES = ('budget', 'published')
+"""What ``pruning.cache_rule`` may be: a fixed number of tokens, or the paper's thresholds."""
+
+STUDY_METHODS = ('oracle',)
+"""Methods that a robot may not run: they cost more than not pruning."""
+
 TEXT_ROWS = 'text'
 ALL_ROWS = 'all'
 TAPPED_ROWS = (ACTION_ROWS, LAST_ROW, TEXT_ROWS, ALL_ROWS)
@@ -122,8 +131,8 @@ class PruningSettings:
     A field without a parameter says here what it is.
 
     Attributes:
-        full_pass_share: Share of the passes that ``random`` leaves unpruned, 0..1; a control with
-            the budget of a method that has key steps.
+        full_pass_share: Share of the passes that ``random`` and ``grid`` leave unpruned, 0..1; a
+            control with the budget of a method that has key steps.
         seed: Seed of ``random`` and of the shuffled saliency of ``refresh``.
     """
 
@@ -141,7 +150,8 @@ class PruningSettings:
         default=0.25,
         metadata=parameter(
             'pruning.keep_ratio',
-            'Share of the visual tokens computed on a pruned step: kept, or renewed by refresh.',
+            'Share of the visual tokens computed on a pruned step: kept, or renewed by refresh '
+            'and vla_cache.',
             own='pruning.keep_ratio',
             minimum=0.05,
             maximum=1.0,
@@ -152,7 +162,8 @@ class PruningSettings:
         default=3,
         metadata=parameter(
             'pruning.layer',
-            'K, the first decoder layer that sees only kept tokens. refresh has none.',
+            'K, the first decoder layer that sees only kept tokens. divprune, refresh and '
+            'vla_cache have none.',
             own='pruning.layer',
             minimum=1,
             range_note='1 to the number of layers - 1',
@@ -286,6 +297,28 @@ class PruningSettings:
             "Measure change in refresh against the camera's own mean, so that a moving camera does "
             'not take the budget of one at rest.',
             own='pruning.change_per_camera',
+            change=Change.DYNAMIC,
+        ),
+    )
+    matching: str = field(
+        default='likeness',
+        metadata=parameter(
+            'pruning.matching',
+            'Which token of the key step safe and merge take the forecast from: the most similar '
+            'one, or the one at the same place. The latter is for comparison.',
+            own='pruning.matching',
+            choices=MATCHINGS,
+            change=Change.DYNAMIC,
+        ),
+    )
+    cache_rule: str = field(
+        default='budget',
+        metadata=parameter(
+            'pruning.cache_rule',
+            'How many tokens vla_cache computes: as pruning.keep_ratio says, or as many as the '
+            "published thresholds ask for. The latter's speed depends on the images.",
+            own='pruning.cache_rule',
+            choices=CACHE_RULES,
             change=Change.DYNAMIC,
         ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from safe_vla_ros.policies.pass_rows import PassRows
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import (
     KeyValueContext,
+    PassPlan,
     PrunerStep,
     SequenceLayout,
     StepInput,
@@ -49,6 +50,8 @@ class DecoderOutput:
         cache: Keys and values by layer when asked for: those that the layer's rows attended to.
         context_bytes: Size of the keys and values that outlive the step; 0 for a method without.
         stopwatch: Time of the stages.
+        key_bias: Added to the attention scores of the cached keys, float32 by layer; None where
+            none stands for more than itself.
     """
 
     hidden: Tensor
@@ -62,6 +65,7 @@ class DecoderOutput:
     cache: DynamicCache | None
     stopwatch: StageTimer
     context_bytes: int = 0
+    key_bias: tuple[Tensor | None, ...] = ()
 
     @property
     def pruned(self) -> bool:
@@ -150,7 +154,9 @@ class OpenPass:
         self._stopwatch = stopwatch
         self._context = context
         self._answers: dict[int, Tensor] = {}
+        self._probed: list[tuple[int, int]] = []
         self._executed: list[tuple[int, int]] = []
+        self._key_bias: list[Tensor | None] = []
         self._config = decoder.config
         embeddings = step_input.embeddings[None]
         positions = torch.arange(step_input.layout.length, device=embeddings.device)
@@ -161,10 +167,16 @@ class OpenPass:
             context=context is not None,
         )
 
-    def run(self, decoder: Any, cache: DynamicCache | None) -> None:
+    def probe(self, decoder: Any) -> None:
+        """Run every layer once more than the plan's own pass needs, for what it wants to know."""
+        before = OpenPass(decoder, self._step, self._input, self._stopwatch, None)
+        before.run(decoder, PassPlan(taps=self._step.plan.probe), None)
+        self._probed = before._executed
+        self._answers = before._answers
+
+    def run(self, decoder: Any, plan: PassPlan, cache: DynamicCache | None) -> None:
         """Run every layer and the final norm."""
         step, rows, stopwatch = self._step, self.rows, self._stopwatch
-        plan = step.plan
         if plan.moves and self._context is not None:
             with stopwatch.stage('context'):
                 self._move(decoder, self._context, step.moved())
@@ -185,6 +197,7 @@ class OpenPass:
                 context_write=self._write(),
             )
             self._executed.append((rows.count, rows.keys))
+            self._key_bias.append(rows.log_counts)
             if tap is not None:
                 with stopwatch.stage('selection'):
                     answer = _answer(tap)
@@ -222,11 +235,12 @@ class OpenPass:
             kept=torch.arange(layout.total, device=rows.hidden.device) if kept is None else kept,
             report=report,
             layer_keys=tuple(keys for _, keys in self._executed),
-            macs=pass_macs(self._executed, **cost),
+            macs=pass_macs(self._probed + self._executed, **cost),
             macs_full=pass_macs(whole, **cost),
             cache=self.cache,
             stopwatch=self._stopwatch,
             context_bytes=0 if self._context is None else self._context.nbytes,
+            key_bias=tuple(self._key_bias),
         )
 
     def _move(self, decoder: Any, context: KeyValueContext, source: Tensor) -> None:
@@ -290,7 +304,9 @@ def run_layers(
             context = make_context(decoder.config, layout.length, inputs_embeds)
         run = OpenPass(decoder, step, step_input, stopwatch, context)
         run.cache = DynamicCache() if use_cache else None
-        run.run(decoder, run.cache if context is None else None)
+        if step.plan.probe:
+            run.probe(decoder)
+        run.run(decoder, step.plan, run.cache if context is None else None)
         if use_cache and context is not None:
             run.cache = copy_context(context)
     return run
@@ -311,7 +327,8 @@ def run_decoder(
 
     Which rows a layer runs, at their original positions, and whether those that left stay visible
     says the method's ``PassPlan``; whether the step is a key step is decided before any row leaves,
-    so nothing runs twice. The episode changes only when the whole pass has succeeded.
+    so nothing runs twice (but for a study's probe). The episode changes only when the whole pass
+    has succeeded.
 
     Args:
         decoder: A ``LlamaModel`` on which ``use_tapping_attention`` was called.
@@ -370,7 +387,14 @@ def copy_context(context: KeyValueContext) -> DynamicCache:
 
 
 @torch.inference_mode()
-def decode_token(decoder: Any, embedding: Tensor, *, position: int, cache: DynamicCache) -> Tensor:
+def decode_token(
+    decoder: Any,
+    embedding: Tensor,
+    *,
+    position: int,
+    cache: DynamicCache,
+    key_bias: Sequence[Tensor | None] = (),
+) -> Tensor:
     """Decode one more token of a causal model after a pruned or unpruned prefill.
 
     Every layer attends to the rows that its own cache holds, so the cache may be ragged.
@@ -380,6 +404,7 @@ def decode_token(decoder: Any, embedding: Tensor, *, position: int, cache: Dynam
         embedding: [1, 1, D].
         position: Original position: S of the prefill for the first token, whatever was dropped.
         cache: From ``run_decoder(use_cache=True)``; grows by one row per layer.
+        key_bias: That of the same output; empty for none.
 
     Returns:
         Hidden state after the final norm, [1, 1, D].
@@ -387,9 +412,13 @@ def decode_token(decoder: Any, embedding: Tensor, *, position: int, cache: Dynam
     positions = torch.tensor([[position]], device=embedding.device)
     rotary = decoder.rotary_emb(embedding, position_ids=positions)
     hidden = embedding
-    for layer in decoder.layers:
+    for index, layer in enumerate(decoder.layers):
+        bias = key_bias[index] if key_bias else None
+        if bias is not None:
+            new = cache.get_seq_length(index) + 1 - len(bias)
+            bias = torch.nn.functional.pad(bias, (0, new)).to(hidden.dtype)[None, None, None]
         hidden = layer(
-            hidden, attention_mask=None, past_key_values=cache, position_embeddings=rotary
+            hidden, attention_mask=bias, past_key_values=cache, position_embeddings=rotary
         )
     return decoder.norm(hidden)  # type: ignore[no-any-return]
 

@@ -235,6 +235,7 @@ class MiniPolicy:
             episode=memory,
             settings=pruning,
             stamp_s=observation.stamp_s,
+            patches=lambda: self._model.patches(images).to(device),
         )
         with stopwatch.stage('head'):
             actions = self._model.action_head(output.rows(self._model.action_slice))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
+from safe_vla_ros.policies.patches import image_patches
 from safe_vla_ros.pruning import SequenceLayout
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class MiniVla(nn.Module):
             length=actions.stop + 1,
             visual=self.visual_slice,
             tokens_per_camera=tuple(r * c for r, c in self.config.grids.values()),
+            grids=tuple(self.config.grids.values()),
             last_row=actions.stop,
             action_rows=actions,
         )
@@ -137,6 +139,21 @@ class MiniVla(nn.Module):
             [B, N, D] visual tokens, cameras in the config's order.
         """
         return torch.cat([self.vision[name](images[name]) for name in self.config.cameras], dim=1)
+
+    def patches(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Return the pixels under each visual token.
+
+        Args:
+            images: uint8 [1, 3, S, S] by camera.
+
+        Returns:
+            float32 [N, P], cameras in the config's order; shorter ones are filled up with zeros,
+            which leave the angle between two of them as it is.
+        """
+        grids = self.config.grids.items()
+        patches = [image_patches(images[name][0], *grid) for name, grid in grids]
+        widest = max(part.shape[1] for part in patches)
+        return torch.cat([nn.functional.pad(p, (0, widest - p.shape[1])) for p in patches])
 
     def assemble(self, visual: Tensor, proprio: Tensor, instruction_ids: Tensor) -> Tensor:
         """Put the decoder's input sequence together.

@@ -103,6 +103,7 @@ class OpenVlaNetwork(nn.Module):
         episode: EpisodeState,
         pruning: PruningSettings,
         stamp_s: float,
+        pixels: torch.Tensor | None = None,
         use_cache: bool = False,
     ) -> DecoderOutput:
         """Run the decoder on a sequence; see ``decoder.run_decoder`` for what is not said here.
@@ -114,6 +115,7 @@ class OpenVlaNetwork(nn.Module):
             episode: The pruner's memory.
             pruning: How to prune.
             stamp_s: Time of the observation, seconds.
+            pixels: What the visual tokens were made from, for methods that compare images.
             use_cache: Also return keys and values.
 
         Raises:
@@ -127,6 +129,7 @@ class OpenVlaNetwork(nn.Module):
             last_row=sequence.last_row,
             action_rows=sequence.action_rows,
             causal=causal,
+            grids=((self.vision.grid, self.vision.grid),) * cameras,
         )
         return run_decoder(
             self.decoder,
@@ -136,6 +139,7 @@ class OpenVlaNetwork(nn.Module):
             settings=pruning,
             stamp_s=stamp_s,
             use_cache=use_cache,
+            patches=None if pixels is None else lambda: self.vision.patches(pixels),
         )
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:

@@ -17,13 +17,14 @@ from safe_vla_ros.pruning.pruner import (
     StepInput,
     StepReport,
 )
-from safe_vla_ros.pruning.registry import PRUNER_NAMES, make_pruner
+from safe_vla_ros.pruning.registry import PRUNER_NAMES, STUDY_NAMES, make_pruner
 from safe_vla_ros.pruning.saliency import attention_saliency
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
 from safe_vla_ros.pruning.sequence import SequenceLayout
 
 __all__ = [
     'PRUNER_NAMES',
+    'STUDY_NAMES',
     'BasicStep',
     'EpisodeState',
     'KeyValueContext',

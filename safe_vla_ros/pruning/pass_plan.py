@@ -40,6 +40,8 @@ class PassPlan:
             layer (``PrunerStep.moved``); needs a context.
         decision: Layer after which ``PrunerStep.decide`` is asked for the rest of the plan; None
             when it is all known before the first layer.
+        probe: What to read, by layer, in a whole pass that runs and is paid for before this one;
+            empty for none. Only a study wants that.
     """
 
     taps: Mapping[int, Tap] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class PassPlan:
     context: bool = False
     moves: bool = False
     decision: int | None = None
+    probe: Mapping[int, Tap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from safe_vla_ros.types import ACTION_ROWS, ALL_ROWS, LAST_ROW, TEXT_ROWS
@@ -21,9 +22,11 @@ class SequenceLayout:
         text_rows: Positions of the rows ``text``; None takes all that stand between the visual
             tokens and the action placeholders, or the end where there are none.
         causal: Whether a row sees only itself and what stands before it; else it sees all.
+        grids: Rows and columns of visual tokens by camera, each grid row by row. Not given,
+            they are the factors of the number of tokens that are nearest to a square.
 
     Raises:
-        ValueError: The visual slice and the tokens per camera disagree.
+        ValueError: The visual slice, the tokens per camera and the grids disagree.
     """
 
     length: int
@@ -33,12 +36,18 @@ class SequenceLayout:
     action_rows: slice | None
     text_rows: slice | None = None
     causal: bool = False
+    grids: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        if sum(self.tokens_per_camera) != self.total:
-            cameras = self.tokens_per_camera
+        cameras = self.tokens_per_camera
+        if sum(cameras) != self.total:
             msg = f'{self.total} visual tokens, but {cameras} tokens per camera'
             raise ValueError(msg)
+        grids = self.grids or tuple(_squarest_grid(tokens) for tokens in cameras)
+        if tuple(rows * columns for rows, columns in grids) != cameras:
+            msg = f'the grids {grids} do not hold {cameras} tokens per camera'
+            raise ValueError(msg)
+        object.__setattr__(self, 'grids', grids)
 
     @property
     def total(self) -> int:
@@ -93,3 +102,8 @@ class SequenceLayout:
             f'rows {start}..{stop - 1} hold visual tokens '
             f'({visual.start}..{visual.stop - 1}), which pruning may have dropped'
         )
+
+
+def _squarest_grid(tokens: int) -> tuple[int, int]:
+    rows = next(rows for rows in range(math.isqrt(tokens), 0, -1) if tokens % rows == 0)
+    return rows, tokens // rows

@@ -6,11 +6,12 @@ one to the host, or needs one to know a shape (a boolean mask, ``nonzero``) rais
 
 import pytest
 import torch
+from small_decoder import FULL_PASSES
 from transformers import LlamaConfig, LlamaModel
 
 from safe_vla_ros.policies.attention import use_tapping_attention
 from safe_vla_ros.policies.decoder import run_decoder
-from safe_vla_ros.pruning import PRUNER_NAMES, SequenceLayout, host, make_episode
+from safe_vla_ros.pruning import STUDY_NAMES, SequenceLayout, host, make_episode
 from safe_vla_ros.pruning.pruners.fastv import _FastVStep
 from safe_vla_ros.types import PruningSettings
 
@@ -18,7 +19,7 @@ LAYOUT = SequenceLayout(33, slice(1, 21), (12, 8), 32, slice(26, 32))
 FINITE = [1.0]
 """What the one look at the end of every pass reads when all is well."""
 
-BRANCHES = {'safe': [[1.0]], 'refresh': [[0.0]]}
+BRANCHES = {'safe': [[1.0]], 'merge': [[1.0]], 'refresh': [[0.0]]}
 """What a step of a method reads before that, because its plan branches on it; call by call."""
 
 
@@ -56,20 +57,34 @@ def step(model, episode, method, **change):
     )
 
 
-@pytest.mark.parametrize('method', PRUNER_NAMES)
+@pytest.mark.parametrize('method', STUDY_NAMES)
 def test_a_step_reads_what_its_plan_branches_on_and_once_whether_all_was_finite(
     model, reads, method
 ):
     episode = make_episode()
-    reads[:] = [FINITE]
-    step(model, episode, method)
-    assert reads == []
+    for _ in range(FULL_PASSES.get(method, 0)):
+        reads[:] = [FINITE]
+        step(model, episode, method)
+        assert reads == []
 
     reads[:] = [*BRANCHES.get(method, []), FINITE]
     output = step(model, episode, method)
 
     assert reads == []
     assert output.pruned == (method != 'none')
+
+
+def test_the_published_rule_of_vla_cache_reads_how_much_it_may_reuse_once(model, reads):
+    episode = make_episode()
+    reads[:] = [FINITE]
+    step(model, episode, 'vla_cache', cache_rule='published')
+
+    reusable, entropies = 9.0, [3.0, 2.0, 1.0, 1.0, 1.0]
+    reads[:] = [[reusable, *entropies], FINITE]
+    output = step(model, episode, 'vla_cache', cache_rule='published')
+
+    assert reads == []
+    assert len(output.kept) == 14  # the layers 1 and 2 leave out .275 and .674 of 9, in twos
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState, SaliencyReference
 from safe_vla_ros.pruning.forecast import (
     forecast_saliency,
+    match_places,
     match_tokens,
     saliency_similarity,
     unit_tokens,
@@ -29,10 +30,12 @@ class SafePruner:
 
     def begin(self, step: StepInput, episode: EpisodeState) -> PrunerStep:
         """Match this step's tokens with the reference, if there is one."""
-        return _SafeStep(step, episode)
+        return SafeStep(step, episode)
 
 
-class _SafeStep(BasicStep):
+class SafeStep(BasicStep):
+    """One pass of it."""
+
     def __init__(self, step: StepInput, episode: EpisodeState) -> None:
         settings, layout = step.settings, step.layout
         self._layers = layers = plan_layers(settings, step.num_layers)
@@ -51,7 +54,8 @@ class _SafeStep(BasicStep):
         self._count = kept_count(layout.total, settings.keep_ratio)
         reference = episode.reference
         if self._reason is None and isinstance(reference, SaliencyReference):
-            self._match = match_tokens(self._tokens, reference.tokens)
+            match = match_places if settings.matching == 'place' else match_tokens
+            self._match = match(self._tokens, reference.tokens)
             self._forecast = forecast_saliency(reference.saliency, self._match[0])
             # Before the decision a layer of the memory is read in case the step turns out key.
             early = {layer for layer in layers.remembered if layer <= layers.refresh}
@@ -64,9 +68,15 @@ class _SafeStep(BasicStep):
             self.plan = self._key_plan()
 
     def observe(self, layer: int, answer: Tensor) -> None:
+        """Take the saliency of a layer, float32 [N]."""
         self._saliency[layer] = answer
 
     def decide(self) -> PassPlan:
+        """Compare saliency and forecast at the refresh layer.
+
+        Raises:
+            NonFiniteError: Their similarity is not finite.
+        """
         layer, forecast = self._layers.refresh, self._forecast
         assert forecast is not None
         place = self._layers.remembered.index(layer)
@@ -82,9 +92,11 @@ class _SafeStep(BasicStep):
         return self.plan
 
     def select(self, layer: int) -> Selection:  # noqa: ARG002
+        """Keep the M best by the fused score."""
         return Selection(top_tokens(self._fuse(), self._count))
 
     def finish(self, context: KeyValueContext | None) -> StepReport:  # noqa: ARG002
+        """Store what a key step read; report."""
         layers = self._layers
         if self._reason is None:
             scores = self._fuse()
