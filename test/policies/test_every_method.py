@@ -199,12 +199,18 @@ def test_grid_moves_on_with_every_step_and_shows_every_token(model):
     assert all(sum(token < 12 for token in tokens) == 3 for tokens in kept)
 
 
-def test_grid_and_random_can_leave_a_share_of_the_passes_unpruned(model):
+@pytest.mark.parametrize('method', ['grid', 'vla_cache'])
+def test_a_share_of_the_passes_can_be_left_unpruned(model, method):
     episode = make_episode()
 
-    outputs = run(model, episode, 'grid', range(8), full_pass_share=0.25)
+    outputs = run(model, episode, method, range(8), full_pass_share=0.25)
 
-    assert [output.pruned for output in outputs] == [True, True, True, False] * 2
+    first = method == 'grid'
+    assert [output.pruned for output in outputs] == [first, True, True, False] + [True] * 3 + [
+        False
+    ]
+    plain = step(model, make_input(7), method='none')
+    assert torch.equal(outputs[7].hidden, plain.hidden)
 
 
 def test_sparsevlm_scores_by_the_attention_of_the_words_that_match_the_image(model):
