@@ -22,7 +22,7 @@ from small_decoder import (
 )
 
 from safe_vla_ros.errors import NonFiniteError
-from safe_vla_ros.policies.decoder import decode_token, run_decoder
+from safe_vla_ros.policies.decoder import decode_token, run_decoder, run_layers
 from safe_vla_ros.policies.mini import MiniPolicy, make_tokenizer
 from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
 from safe_vla_ros.policies.registry import load_policy
@@ -167,6 +167,29 @@ def test_two_episodes_do_not_disturb_one_another(model, method):
         assert torch.equal(got.kept, expected.kept)
 
 
+@pytest.mark.parametrize('method', METHODS)
+def test_it_prunes_a_prefix_whose_action_rows_another_module_runs_afterwards(model, method):
+    episode, answers = make_episode(), torch.Generator().manual_seed(0)
+    layout = make_layout(action_rows=None)
+
+    for number in range(FULL_PASSES.get(method, 0) + 2):
+        pruning = PruningSettings(method=method, layer=2, refresh_threshold=-1.0)
+        open_pass = run_layers(
+            model,
+            make_input(number),
+            layout=layout,
+            episode=episode,
+            settings=pruning,
+            stamp_s=0.0,
+        )
+        for layer in open_pass.late_taps:
+            open_pass.observe(layer, torch.rand(20, generator=answers) / 20)
+        output = open_pass.finish()
+
+        assert output.pruned == (number >= FULL_PASSES.get(method, 0))
+        assert torch.isfinite(output.hidden).all()
+
+
 def test_grid_moves_on_with_every_step_and_shows_every_token(model):
     episode = make_episode()
 
@@ -176,12 +199,18 @@ def test_grid_moves_on_with_every_step_and_shows_every_token(model):
     assert all(sum(token < 12 for token in tokens) == 3 for tokens in kept)
 
 
-def test_grid_and_random_can_leave_a_share_of_the_passes_unpruned(model):
+@pytest.mark.parametrize('method', ['grid', 'vla_cache'])
+def test_a_share_of_the_passes_can_be_left_unpruned(model, method):
     episode = make_episode()
 
-    outputs = run(model, episode, 'grid', range(8), full_pass_share=0.25)
+    outputs = run(model, episode, method, range(8), full_pass_share=0.25)
 
-    assert [output.pruned for output in outputs] == [True, True, True, False] * 2
+    first = method == 'grid'
+    assert [output.pruned for output in outputs] == [first, True, True, False] + [True] * 3 + [
+        False
+    ]
+    plain = step(model, make_input(7), method='none')
+    assert torch.equal(outputs[7].hidden, plain.hidden)
 
 
 def test_sparsevlm_scores_by_the_attention_of_the_words_that_match_the_image(model):
