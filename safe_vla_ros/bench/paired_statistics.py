@@ -32,7 +32,7 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float
 
 
 def mcnemar_exact(lost: int, won: int) -> float:
-    """Return the two-sided p value of McNemar's exact test: are losses as likely as gains?
+    """Return the two-sided p value of McNemar's exact test, that losses are as likely as gains.
 
     Only scenes on which the two methods differ count. Twice the smaller tail of the binomial
     distribution with one half, at most 1.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safe_vla_ros.sim.mesh_decimation import decimate
-from safe_vla_ros.sim.rendering import Renderer, SceneSnapshot, take_snapshot
+from safe_vla_ros.sim.rendering import Renderer, SceneSnapshot, Shape, take_snapshot
 from safe_vla_ros.sim.scene import CONTROL_PERIOD_S, SUBSTEP_S, Scene, SceneState
 from safe_vla_ros.sim.tasks import get_task
 
@@ -90,6 +90,7 @@ class SimulatedPanda:
             decimate(self.scene.model)
         self._renderer: Renderer | None = None
         self._pictures: dict[str, tuple[SceneSnapshot, UInt8Array]] = {}
+        self.shapes: tuple[Shape, ...] = ()
         self.reset(seed, init_state=init_state)
 
     @property
@@ -165,6 +166,7 @@ class SimulatedPanda:
             ValueError: There is no such initial state.
         """
         self.scene.reset(seed, init_state=init_state)
+        self.shapes = ()
         self._grip = OPEN
         self._linear_m_s, self._angular_rad_s = np.zeros(3), np.zeros(3)
         self._command_time_s = -np.inf
@@ -239,7 +241,7 @@ class SimulatedPanda:
 
     def snapshot(self) -> SceneSnapshot:
         """Copy what a ``Renderer`` in another thread needs."""
-        return take_snapshot(self.scene.data)
+        return take_snapshot(self.scene.data, self.shapes)
 
     def close(self) -> None:
         """Free the renderer, if there is one."""

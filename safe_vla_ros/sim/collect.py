@@ -19,7 +19,7 @@ import numpy as np
 from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
 from safe_vla_ros.sim.dataset import SampleWriter, task_index
-from safe_vla_ros.sim.evaluate import use_one_thread
+from safe_vla_ros.sim.episode_workers import use_one_thread
 from safe_vla_ros.sim.expert_policy import EXPERT_SPEC, ExpertPolicy
 from safe_vla_ros.sim.progress_bar import progress_bar
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+import gc
+import time
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,15 @@ from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
+from safe_vla_ros.sim.bowl_watch import BowlWatch
+from safe_vla_ros.sim.disturbances import DISTURBANCES
+from safe_vla_ros.sim.episode_workers import run_warm
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
-from safe_vla_ros.sim.tasks import get_task, task_name
+from safe_vla_ros.sim.studied_policies import Compared, Untold
+from safe_vla_ros.sim.tasks import get_task, split_name, task_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from safe_vla_ros.runtime.parameters import Resolved
     from safe_vla_ros.types import Policy, PolicySettings
@@ -34,6 +37,11 @@ class EpisodeJob:
             initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         init_state: Number of an official initial state; None places objects afresh by the seed.
+        latency_seed: Seed of the latency's spread; None takes seed and initial state for it.
+        blank: Tell the policy nothing.
+        disturbance: Name in ``disturbances.DISTURBANCES``; empty for none.
+        compare: Also run every observation unpruned, for the action error; takes longer and changes
+            nothing in the episode.
     """
 
     policy: str
@@ -41,6 +49,10 @@ class EpisodeJob:
     seed: int
     settings: Resolved
     init_state: int | None = None
+    latency_seed: int | None = None
+    blank: bool = False
+    disturbance: str = ''
+    compare: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,10 @@ class EpisodeSummary:
         decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
+        lifted_first: Which bowl was lifted first, ``asked`` or ``other``; None for neither.
+        action_error_mm, action_bias_mm: Against the unpruned pass on the same observations, see
+            ``studied_policies``; None where it was not compared.
+        cpu_s: Processor time that the episode took, seconds.
     """
 
     task: str
@@ -75,18 +91,28 @@ class EpisodeSummary:
     decoder_macs_full: int
     similarities: list[float]
     starved_s: float
+    lifted_first: str | None = None
+    action_error_mm: float | None = None
+    action_bias_mm: float | None = None
+    cpu_s: float = 0.0
 
 
-def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
+def run_jobs(
+    jobs: Sequence[EpisodeJob], *, processes: int
+) -> Iterator[tuple[EpisodeJob, EpisodeSummary]]:
     """Run episodes in processes of one thread each; yields them as they end.
 
-    A process keeps one scene (0.7 GB) and needs seconds for another, so they run task by task.
+    A process keeps one scene and needs seconds for another, so they run about task by task.
+
+    Raises:
+        SafeVlaError: An episode raised an error.
     """
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=use_one_thread) as pool:
-        in_turn = sorted(jobs, key=lambda job: job.task)
-        for future in as_completed([pool.submit(_run, job) for job in in_turn]):
-            yield future.result()
+    return run_warm(jobs, run_job, processes=processes, place=scene_of)
+
+
+def scene_of(job: EpisodeJob) -> tuple[str, int]:
+    """Return what a process must have loaded for a job: suite and number of the task."""
+    return split_name(job.task)[:2]
 
 
 def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
@@ -113,44 +139,54 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
     )
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Return Wilson's score interval of a share (95 % by default)."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    scale = 1.0 + z * z / trials
-    centre = (share + z * z / (2 * trials)) / scale
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _run(job: EpisodeJob) -> EpisodeSummary:
-    task = get_task(job.task)
-    arm = _scene(task.suite, task.task_id)
-    arm.ask(job.task)
+def run_job(job: EpisodeJob) -> EpisodeSummary:
+    """Run one episode in this process, which keeps the scene and the policy for the next."""
+    start_s = time.process_time()
+    arm = _scene(*scene_of(job))
+    arm.ask(get_task(job.task).name)
     arm.reset(job.seed, init_state=job.init_state)
-    result = run_episode(
-        arm,
-        _policy(job.policy, job.settings.policy),
-        settings=job.settings,
-        latency=Latency(),
-        seed=job.seed + (job.init_state or 0),
+    own_seed = job.seed + (job.init_state or 0)
+    policy = _policy(job.policy, job.settings.policy)
+    if job.blank:
+        policy = Untold(policy)
+    compared = Compared(policy) if job.compare else None
+    watch = BowlWatch(arm)
+    disturbance = DISTURBANCES[job.disturbance](arm, own_seed) if job.disturbance else None
+    try:
+        result = run_episode(
+            arm,
+            compared or policy,
+            settings=job.settings,
+            latency=Latency(),
+            seed=own_seed if job.latency_seed is None else job.latency_seed,
+            bystanders=[watch, disturbance] if disturbance else [watch],
+        )
+    finally:
+        if disturbance:
+            disturbance.undo()
+    return replace(
+        summarise(job, result),
+        lifted_first=watch.lifted_first,
+        action_error_mm=compared.error_mm if compared else None,
+        action_bias_mm=compared.bias_mm if compared else None,
+        cpu_s=time.process_time() - start_s,
     )
-    return summarise(job, result)
 
 
-@lru_cache(maxsize=1)
+_loaded: dict[tuple[str, int], SimulatedPanda] = {}
+"""The scene of the last episode; more than one would need a gigabyte each."""
+
+
 def _scene(suite: str, task_id: int) -> SimulatedPanda:
-    return SimulatedPanda(task_name(suite, task_id))
+    if (suite, task_id) not in _loaded:
+        for arm in _loaded.values():
+            arm.close()
+        _loaded.clear()
+        gc.collect()
+        _loaded[suite, task_id] = SimulatedPanda(task_name(suite, task_id))
+    return _loaded[suite, task_id]
 
 
 @lru_cache(maxsize=1)
 def _policy(reference: str, settings: PolicySettings) -> Policy:
     return load_policy(reference, settings)
-
-
-def use_one_thread() -> None:
-    """Let this worker process compute with one thread."""
-    import torch  # noqa: PLC0415  (in the worker process)
-
-    torch.set_num_threads(1)
