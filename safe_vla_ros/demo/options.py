@@ -150,11 +150,11 @@ def _make_parser() -> argparse.ArgumentParser:
 
 def _tasks(text: str) -> tuple[str, ...]:
     names = TASKS if text == 'all' else tuple(dict.fromkeys(text.split(',')))
-    for name in names:
-        try:
+    try:
+        for name in names:
             split_name(name)
-        except KeyError as error:
-            raise argparse.ArgumentTypeError(error.args[0]) from error
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(error.args[0]) from error
     return names
 
 

@@ -244,10 +244,12 @@ class SimulatedPanda:
         return take_snapshot(self.scene.data, self.shapes)
 
     def close(self) -> None:
-        """Free the renderer, if there is one."""
+        """Free renderer and scene; the arm is of no use afterwards."""
+        self._pictures.clear()
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+        self.scene.close()
 
     def save(self) -> ArmState:
         """Copy the whole physical state."""

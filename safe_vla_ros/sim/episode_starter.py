@@ -95,9 +95,12 @@ class EpisodeStarter:
             raise StartError(msg)
         try:
             self._loop.abort_episode()
-            if not hand_over(self._ready_arm(task, seed, init_state)):
+            before, arm = self._arm, self._ready_arm(task, seed, init_state)
+            if not hand_over(arm):
                 msg = 'the robot does not go on: no episode could be started'
                 raise StartError(msg)
+            if before is not None and before is not arm:
+                before.close()
         finally:
             self._lock.release()
 

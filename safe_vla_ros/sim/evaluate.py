@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,7 +16,7 @@ from safe_vla_ros.sim.disturbances import DISTURBANCES
 from safe_vla_ros.sim.episode_workers import run_warm
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
 from safe_vla_ros.sim.studied_policies import Compared, Untold
-from safe_vla_ros.sim.tasks import get_task, split_name, task_name
+from safe_vla_ros.sim.tasks import split_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,7 +101,7 @@ def run_jobs(
 ) -> Iterator[tuple[EpisodeJob, EpisodeSummary]]:
     """Run episodes in processes of one thread each; yields them as they end.
 
-    A process keeps one scene and needs seconds for another, so they run about task by task.
+    A process keeps one scene and needs seconds for another, so it stays with it while it can.
 
     Raises:
         SafeVlaError: An episode raised an error.
@@ -142,8 +141,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
 def run_job(job: EpisodeJob) -> EpisodeSummary:
     """Run one episode in this process, which keeps the scene and the policy for the next."""
     start_s = time.process_time()
-    arm = _scene(*scene_of(job))
-    arm.ask(get_task(job.task).name)
+    arm = _arm_for(job.task)
     arm.reset(job.seed, init_state=job.init_state)
     own_seed = job.seed + (job.init_state or 0)
     policy = _policy(job.policy, job.settings.policy)
@@ -173,18 +171,17 @@ def run_job(job: EpisodeJob) -> EpisodeSummary:
     )
 
 
-_loaded: dict[tuple[str, int], SimulatedPanda] = {}
-"""The scene of the last episode; more than one would need a gigabyte each."""
+_LOADED: list[SimulatedPanda] = []
+"""The process's arm, if it has one already."""
 
 
-def _scene(suite: str, task_id: int) -> SimulatedPanda:
-    if (suite, task_id) not in _loaded:
-        for arm in _loaded.values():
-            arm.close()
-        _loaded.clear()
-        gc.collect()
-        _loaded[suite, task_id] = SimulatedPanda(task_name(suite, task_id))
-    return _loaded[suite, task_id]
+def _arm_for(task: str) -> SimulatedPanda:
+    if not (_LOADED and _LOADED[0].has_task(task)):
+        while _LOADED:
+            _LOADED.pop().close()
+        _LOADED.append(SimulatedPanda(task))
+    _LOADED[0].ask(task)
+    return _LOADED[0]
 
 
 @lru_cache(maxsize=1)

@@ -53,6 +53,7 @@ class TableView:
         hand_velocity: float64 [3].
         gap_m: Distance of the fingers, 0..0.08.
         bowl: The asked bowl's base, float64 [3].
+        other_bowl: The one that is not asked for, float64 [3].
         plate: float64 [3].
         cabinet: The cabinet's foot, float64 [3].
     """
@@ -61,8 +62,13 @@ class TableView:
     hand_velocity: Float64Array
     gap_m: float
     bowl: Float64Array
+    other_bowl: Float64Array
     plate: Float64Array
     cabinet: Float64Array
+
+    def asked_for_other(self) -> TableView:
+        """Return the same table with the other bowl asked for."""
+        return replace(self, bowl=self.other_bowl, other_bowl=self.bowl)
 
 
 def look(arm: SimulatedPanda) -> TableView:
@@ -74,6 +80,7 @@ def look(arm: SimulatedPanda) -> TableView:
         hand_velocity=np.array(scene.controller.ee_pos_vel),
         gap_m=float(first - second),
         bowl=scene.position_of(BOWLS[int(arm.task.other_bowl)]),
+        other_bowl=scene.position_of(BOWLS[int(not arm.task.other_bowl)]),
         plate=scene.position_of(PLATE),
         cabinet=scene.position_of('wooden_cabinet_1'),
     )

@@ -20,7 +20,7 @@ class FakeArm:
     def __init__(self, name, *, seed, init_state):
         self.ask(name)
         self.scene, self.resets, self.steps = name.split('/')[0], [(seed, init_state)], 0
-        self.in_loop, self.trouble = False, ''
+        self.closed, self.trouble = False, ''
 
     def has_task(self, name):
         return name.split('/')[0] == self.scene
@@ -37,7 +37,11 @@ class FakeArm:
         self.resets.append((seed, init_state))
 
     def step(self, now_s):
+        assert not self.closed
         self.steps += 1
+
+    def close(self):
+        self.closed = True
 
 
 class Cameras:
@@ -104,6 +108,7 @@ def test_the_arm_stands_in_the_old_scene_while_another_one_loads(parts):
     assert stepped == [True]
     assert listener.episodes == [('started', 'a/1'), ('aborted', 'a/1'), ('started', 'b/1')]
     assert cameras.prepared[1].task.name == 'b/1'
+    assert old.closed
 
 
 def test_a_scene_can_be_shown_without_an_episode(parts):
