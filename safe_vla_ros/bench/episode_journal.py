@@ -141,7 +141,7 @@ def episode_key(job: EpisodeJob, policy_digest: str) -> str:
         'seed': job.seed,
         'init_state': job.init_state,
         'latency_seed': job.latency_seed,
-        'blank': job.blank,
+        'told': job.told,
         'disturbance': job.disturbance,
         'compare': job.compare,
     }

@@ -14,7 +14,7 @@ from safe_vla_ros.bench.paired_statistics import (
     wilson_interval,
 )
 from safe_vla_ros.bench.study_plan import UNPRUNED, Condition
-from safe_vla_ros.sim.bowl_watch import ASKED, OTHER
+from safe_vla_ros.sim.lifting import ASKED, OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,8 +45,8 @@ def figures(episodes: Iterable[EpisodeSummary]) -> dict[str, Any]:
         'successes': solved,
         'success_rate': solved / max(1, count),
         'success_interval_95': list(wilson_interval(solved, count)),
-        'asked_lifted_first': sum(episode.lifted_first == ASKED for episode in held),
-        'wrong_lifted_first': sum(episode.lifted_first == OTHER for episode in held),
+        'asked_lifted_first': sum(episode.first_lifted == ASKED for episode in held),
+        'wrong_lifted_first': sum(episode.first_lifted == OTHER for episode in held),
         'mean_duration_s': seconds / max(1, count),
         'inferences': sum(episode.inferences for episode in held),
         'key_steps': dict(reasons),

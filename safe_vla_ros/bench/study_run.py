@@ -11,7 +11,8 @@ from safe_vla_ros.bench.episode_journal import digest_code, digest_policy, episo
 from safe_vla_ros.bench.study_plan import BLANK, SWAPPED, UNPRUNED, PlanError
 from safe_vla_ros.policies import find_policy, read_spec
 from safe_vla_ros.sim.closed_loop import resolve_episode
-from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs
+from safe_vla_ros.sim.episode_workers import run_warm
+from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_job, scene_of
 from safe_vla_ros.sim.progress_bar import progress_bar
 from safe_vla_ros.sim.tasks import other_task
 
@@ -146,8 +147,9 @@ class StageRunner:
 
     def _run(self, missing: Sequence[EpisodeJob], console: Console, processes: int) -> None:
         solved = 0
+        running = run_warm(missing, run_job, processes=processes, place=scene_of)
         with _Progress(console, len(missing)) as progress:
-            for count, (job, episode) in enumerate(run_jobs(missing, processes=processes), start=1):
+            for count, (job, episode) in enumerate(running, start=1):
                 key = episode_key(job, self._digest)
                 self._journal.add(key, episode, code=self._code)
                 solved += episode.success
@@ -182,7 +184,7 @@ class StageRunner:
             settings=replace(settings, pruning=pruning),
             init_state=scene.init_state,
             latency_seed=own_seed + LATENCY_STEP * variant.latency,
-            blank=condition.sentence == BLANK,
+            told='' if condition.sentence == BLANK else None,
             disturbance=condition.disturbance,
             compare=stage.action_error and variant.method != UNPRUNED,
         )

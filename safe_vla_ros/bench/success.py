@@ -21,7 +21,7 @@ from rich.table import Table
 
 from safe_vla_ros.bench.episode_journal import EpisodeJournal
 from safe_vla_ros.bench.study_picture import draw_pareto
-from safe_vla_ros.bench.study_plan import SENTENCES, Plan, Stage, read_plan, read_stage
+from safe_vla_ros.bench.study_plan import SENTENCES, Plan, read_plan, read_stage
 from safe_vla_ros.bench.study_report import main_rows, make_markdown, make_report
 from safe_vla_ros.bench.study_run import StageResult, StageRunner
 from safe_vla_ros.errors import SafeVlaError
@@ -50,7 +50,7 @@ A variant that does not say keep_ratio runs once for every --keep-ratio, as labe
 examples:
   python -m safe_vla_ros.bench.success                      four methods, 50 official states each
   python -m safe_vla_ros.bench.success --methods none --sentences asked swapped blank
-  python -m safe_vla_ros.bench.success --methods none refresh:max_staleness=0.1 --keep-ratio .25 .125
+  python -m safe_vla_ros.bench.success --methods none refresh:max_staleness=.1 --keep-ratio .25
   python -m safe_vla_ros.bench.success --methods none refresh slow=none:same_macs_as=refresh
   python -m safe_vla_ros.bench.success --methods none safe refresh --fresh 60 --stress
   nohup python -m safe_vla_ros.bench.success --plan docs/study/plan.yaml --out out/study &
@@ -171,12 +171,13 @@ def _terminal_table(report: dict[str, Any], index: int, title: str) -> Table:
 
 
 def _show(paths: list[Path]) -> int:
-    for path in paths:
-        try:
+    path = paths[0]
+    try:
+        for path in paths:
             print(make_markdown(json.loads(path.read_text(encoding='utf-8'))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            print(f'ERROR {path} is no report of this program: {error!r}', file=sys.stderr)
-            return 2
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f'ERROR {path} is no report of this program: {error!r}', file=sys.stderr)
+        return 2
     return 0
 
 

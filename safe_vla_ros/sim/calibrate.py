@@ -38,7 +38,7 @@ def calibrate(options: argparse.Namespace) -> float:
             for index in range(options.episodes)
             for task in TASKS
         ]
-        return [episode for _, episode in run_jobs(jobs, processes=options.jobs)]
+        return list(run_jobs(jobs, processes=options.jobs))
 
     kappas = np.array([kappa for episode in run(_NEVER) for kappa in episode.similarities])
     percentiles = np.percentile(kappas, [5, 25, 50, 75, 95])

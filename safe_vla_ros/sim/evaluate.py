@@ -11,12 +11,13 @@ from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
-from safe_vla_ros.sim.bowl_watch import BowlWatch
+from safe_vla_ros.sim.compared import ComparedPolicy
 from safe_vla_ros.sim.disturbances import DISTURBANCES
 from safe_vla_ros.sim.episode_workers import run_warm
+from safe_vla_ros.sim.lifting import LiftWatch
+from safe_vla_ros.sim.retold import RetoldPolicy
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
-from safe_vla_ros.sim.studied_policies import Compared, Untold
-from safe_vla_ros.sim.tasks import split_name
+from safe_vla_ros.sim.tasks import SPATIAL, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,8 +37,8 @@ class EpisodeJob:
             initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         init_state: Number of an official initial state; None places objects afresh by the seed.
+        told: What the policy is told; None is the task's own sentence.
         latency_seed: Seed of the latency's spread; None takes seed and initial state for it.
-        blank: Tell the policy nothing.
         disturbance: Name in ``disturbances.DISTURBANCES``; empty for none.
         compare: Also run every observation unpruned, for the action error; takes longer and changes
             nothing in the episode.
@@ -48,8 +49,8 @@ class EpisodeJob:
     seed: int
     settings: Resolved
     init_state: int | None = None
+    told: str | None = None
     latency_seed: int | None = None
-    blank: bool = False
     disturbance: str = ''
     compare: bool = False
 
@@ -69,9 +70,10 @@ class EpisodeSummary:
         decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
-        lifted_first: Which bowl was lifted first, ``asked`` or ``other``; None for neither.
+        first_lifted: Which bowl was lifted first, ``lifting.ASKED`` or ``lifting.OTHER``; None when
+            none was, or when nobody watched.
         action_error_mm, action_bias_mm: Against the unpruned pass on the same observations, see
-            ``studied_policies``; None where it was not compared.
+            ``compared``; None where it was not compared.
         cpu_s: Processor time that the episode took, seconds.
     """
 
@@ -90,15 +92,13 @@ class EpisodeSummary:
     decoder_macs_full: int
     similarities: list[float]
     starved_s: float
-    lifted_first: str | None = None
+    first_lifted: str | None = None
     action_error_mm: float | None = None
     action_bias_mm: float | None = None
     cpu_s: float = 0.0
 
 
-def run_jobs(
-    jobs: Sequence[EpisodeJob], *, processes: int
-) -> Iterator[tuple[EpisodeJob, EpisodeSummary]]:
+def run_jobs(jobs: Sequence[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
     """Run episodes in processes of one thread each; yields them as they end.
 
     A process keeps one scene and needs seconds for another, so it stays with it while it can.
@@ -106,7 +106,8 @@ def run_jobs(
     Raises:
         SafeVlaError: An episode raised an error.
     """
-    return run_warm(jobs, run_job, processes=processes, place=scene_of)
+    for _, episode in run_warm(jobs, run_job, processes=processes, place=scene_of):
+        yield episode
 
 
 def scene_of(job: EpisodeJob) -> tuple[str, int]:
@@ -114,7 +115,9 @@ def scene_of(job: EpisodeJob) -> tuple[str, int]:
     return split_name(job.task)[:2]
 
 
-def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
+def summarise(
+    job: EpisodeJob, result: EpisodeResult, first_lifted: str | None = None
+) -> EpisodeSummary:
     """Count what an episode's inferences did."""
     records = [report.outcome.record for report in result.reports]
     passes = [PrunedPass.of(record) for record in records if record is not None]
@@ -135,6 +138,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
         decoder_macs_full=totals.decoder_macs_full,
         similarities=[one.similarity for one in passes if one.similarity is not None],
         starved_s=result.halts.get(StateName.STARVED, 0.0),
+        first_lifted=first_lifted,
     )
 
 
@@ -145,10 +149,10 @@ def run_job(job: EpisodeJob) -> EpisodeSummary:
     arm.reset(job.seed, init_state=job.init_state)
     own_seed = job.seed + (job.init_state or 0)
     policy = _policy(job.policy, job.settings.policy)
-    if job.blank:
-        policy = Untold(policy)
-    compared = Compared(policy) if job.compare else None
-    watch = BowlWatch(arm)
+    if job.told is not None:
+        policy = RetoldPolicy(policy, job.told)
+    compared = ComparedPolicy(policy) if job.compare else None
+    watch = LiftWatch()
     disturbance = DISTURBANCES[job.disturbance](arm, own_seed) if job.disturbance else None
     try:
         result = run_episode(
@@ -157,14 +161,14 @@ def run_job(job: EpisodeJob) -> EpisodeSummary:
             settings=job.settings,
             latency=Latency(),
             seed=own_seed if job.latency_seed is None else job.latency_seed,
-            bystanders=[watch, disturbance] if disturbance else [watch],
+            on_frame=watch if arm.task.suite == SPATIAL else None,
+            bystanders=[disturbance] if disturbance else [],
         )
     finally:
         if disturbance:
             disturbance.undo()
     return replace(
-        summarise(job, result),
-        lifted_first=watch.lifted_first,
+        summarise(job, result, watch.first),
         action_error_mm=compared.error_mm if compared else None,
         action_bias_mm=compared.bias_mm if compared else None,
         cpu_s=time.process_time() - start_s,

@@ -128,7 +128,8 @@ class Trainer:
         rate = self._learning_rate()
         for group in self._optimizer.param_groups:
             group['lr'] = rate
-        weights, copies = list(self._loss.parameters()), list(self._half.parameters())
+        weights: list[torch.Tensor] = list(self._loss.parameters())
+        copies: list[torch.Tensor] = list(self._half.parameters())
         with torch.no_grad():
             torch._foreach_copy_(copies, weights)
         images, proprio = self._loss.vary(batch)

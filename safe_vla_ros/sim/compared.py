@@ -1,4 +1,4 @@
-"""Policies around a policy, for studies: one that is told nothing, one that is compared."""
+"""A policy that is compared with itself unpruned, to find out what pruning does to its actions."""
 
 from __future__ import annotations
 
@@ -25,30 +25,8 @@ BIAS_PASSES = 5
 """Over so many passes in a row errors are averaged before their size is taken."""
 
 
-class Untold:
-    """A policy that gets an empty sentence, whatever it is asked."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-
-    @property
-    def spec(self) -> PolicySpec:
-        """The policy's own."""
-        return self._policy.spec
-
-    def new_episode(self) -> EpisodeMemory:
-        """Return an empty memory."""
-        return self._policy.new_episode()
-
-    def infer(
-        self, observation: Observation, memory: EpisodeMemory, pruning: PruningSettings
-    ) -> ActionChunk:
-        """Run the policy without the sentence."""
-        return self._policy.infer(replace(observation, instruction=''), memory, pruning)
-
-
-class Compared:
-    """A policy that also runs unpruned on every observation, and keeps the difference.
+class ComparedPolicy:
+    """Another policy, which also runs unpruned on every observation, and notes the difference.
 
     Attributes:
         errors_m: Displacement pruned minus unpruned by pass, float64 [4, 3] each, metres.
@@ -60,17 +38,17 @@ class Compared:
 
     @property
     def spec(self) -> PolicySpec:
-        """The policy's own."""
+        """The other policy's."""
         return self._policy.spec
 
     def new_episode(self) -> EpisodeMemory:
-        """Return an empty memory."""
+        """Return a memory of the other policy."""
         return self._policy.new_episode()
 
     def infer(
         self, observation: Observation, memory: EpisodeMemory, pruning: PruningSettings
     ) -> ActionChunk:
-        """Run the policy as it is asked, and once more with everything and no memory."""
+        """Let the other policy act, then once more unpruned and without a memory."""
         chunk = self._policy.infer(observation, memory, pruning)
         unpruned = replace(pruning, method='none')
         whole = self._policy.infer(observation, self._policy.new_episode(), unpruned)
