@@ -28,10 +28,11 @@ REFRESH_REASONS = (
     'max_age',
     'parameters',
     'layout',
+    'failure',
 )
-"""Why a key step renewed the saliency reference (message of ``~/subtask_reset``)."""
+"""Why a key step renewed the method's memory (message of ``~/subtask_reset``)."""
 
-PRUNING_STAGES = ('matching', 'taps', 'selection', 'gathers')
+PRUNING_STAGES = ('matching', 'taps', 'selection', 'gathers', 'context')
 """Stages of a pass that exist only because tokens are pruned (keys of ``stage_ms``)."""
 
 
@@ -44,6 +45,25 @@ ACTION_ROWS = 'action'
 LAST_ROW = 'last'
 QUERY_ROWS = (ACTION_ROWS, LAST_ROW)
 """What ``pruning.query_rows`` may be: the rows whose attention is the saliency."""
+RENEWERS = ('refresh', 'vla_cache')
+"""Methods that compute few tokens in every layer and leave the others as they were."""
+
+REFRESH_SCORES = ('salient_and_changed', 'change', 'saliency', 'age', 'shuffled')
+"""What ``pruning.refresh_score`` may be: which tokens ``refresh`` renews first."""
+
+MATCHINGS = ('likeness', 'place')
+"""What ``pruning.matching`` may be: the most similar token, or the one at the same place."""
+
+CACHE_RULES = ('budget', 'published')
+"""What ``pruning.cache_rule`` may be: a fixed number of tokens, or the paper's thresholds."""
+
+STUDY_METHODS = ('oracle',)
+"""Methods that a robot may not run: they cost more than not pruning."""
+
+TEXT_ROWS = 'text'
+ALL_ROWS = 'all'
+TAPPED_ROWS = (ACTION_ROWS, LAST_ROW, TEXT_ROWS, ALL_ROWS)
+"""Rows whose attention a method can read."""
 
 
 class Clock(Protocol):
@@ -111,9 +131,9 @@ class PruningSettings:
     A field without a parameter says here what it is.
 
     Attributes:
-        full_pass_share: Share of the passes that ``random`` leaves unpruned, 0..1; a control with
-            the budget of a method that has key steps.
-        seed: Seed of ``random``.
+        full_pass_share: Share of the passes that ``random`` and ``grid`` leave unpruned, 0..1; a
+            control with the budget of a method that has key steps.
+        seed: Seed of ``random`` and of the shuffled saliency of ``refresh``.
     """
 
     method: str = field(
@@ -130,7 +150,8 @@ class PruningSettings:
         default=0.25,
         metadata=parameter(
             'pruning.keep_ratio',
-            'Share of the visual tokens kept on a pruned step.',
+            'Share of the visual tokens computed on a pruned step: kept, or renewed by refresh '
+            'and vla_cache.',
             own='pruning.keep_ratio',
             minimum=0.05,
             maximum=1.0,
@@ -141,7 +162,8 @@ class PruningSettings:
         default=3,
         metadata=parameter(
             'pruning.layer',
-            'K, the first decoder layer that sees only kept tokens.',
+            'K, the first decoder layer that sees only kept tokens. divprune, refresh and '
+            'vla_cache have none.',
             own='pruning.layer',
             minimum=1,
             range_note='1 to the number of layers - 1',
@@ -224,6 +246,92 @@ class PruningSettings:
             change=Change.DYNAMIC,
         ),
     )
+    max_staleness: float = field(
+        default=0.0,
+        metadata=parameter(
+            'pruning.max_staleness',
+            'Tau of refresh, the residual above which all tokens are computed. 0: never by this.',
+            own='pruning.max_staleness',
+            minimum=0.0,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    saliency_layers: tuple[int, ...] = field(
+        default=(),
+        metadata=parameter(
+            'pruning.saliency_layers',
+            'Layers whose attention is the saliency of refresh. Unset: up to 8 of the upper three '
+            'quarters.',
+            own='pruning.saliency_layers',
+            minimum=0,
+            range_note='0 to the number of layers - 1',
+            change=Change.DYNAMIC,
+        ),
+    )
+    age_weight: float = field(
+        default=0.1,
+        metadata=parameter(
+            'pruning.age_weight',
+            'Weight of the age of a token in refresh: what one step counts, in mean changes.',
+            own='pruning.age_weight',
+            minimum=0.0,
+            maximum=10.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    refresh_score: str = field(
+        default='salient_and_changed',
+        metadata=parameter(
+            'pruning.refresh_score',
+            'Which tokens refresh renews first. All but the default are for comparison.',
+            own='pruning.refresh_score',
+            choices=REFRESH_SCORES,
+            change=Change.DYNAMIC,
+        ),
+    )
+    change_per_camera: bool = field(
+        default=False,
+        metadata=parameter(
+            'pruning.change_per_camera',
+            "Measure change in refresh against the camera's own mean, so that a moving camera does "
+            'not take the budget of one at rest.',
+            own='pruning.change_per_camera',
+            change=Change.DYNAMIC,
+        ),
+    )
+    matching: str = field(
+        default='likeness',
+        metadata=parameter(
+            'pruning.matching',
+            'Which token of the key step safe and merge take the forecast from: the most similar '
+            'one, or the one at the same place. The latter is for comparison.',
+            own='pruning.matching',
+            choices=MATCHINGS,
+            change=Change.DYNAMIC,
+        ),
+    )
+    cache_rule: str = field(
+        default='budget',
+        metadata=parameter(
+            'pruning.cache_rule',
+            'How many tokens vla_cache computes: as pruning.keep_ratio says, or as many as the '
+            "published thresholds ask for. The latter's speed depends on the images.",
+            own='pruning.cache_rule',
+            choices=CACHE_RULES,
+            change=Change.DYNAMIC,
+        ),
+    )
+    forecast_moved: bool = field(
+        default=False,
+        metadata=parameter(
+            'pruning.forecast_moved',
+            'Let a token in refresh that has moved within its camera start from the keys of where '
+            'it was.',
+            own='pruning.forecast_moved',
+            change=Change.DYNAMIC,
+        ),
+    )
     full_pass_share: float = 0.0
     seed: int = 0
 
@@ -235,17 +343,24 @@ class PruningRecord:
     Attributes:
         method: Pruner that ran.
         total: Visual tokens by camera.
-        kept: Visual tokens kept after layer K by camera; equals ``total`` on an unpruned step.
-        key_step: Whether this step renewed the saliency reference.
+        kept: Visual tokens that went through every layer by camera: kept, or renewed by a method
+            that leaves the others as they were. Equals ``total`` on an unpruned step.
+        key_step: Whether this step renewed the method's memory as a whole.
         reason: One of ``REFRESH_REASONS`` on a key step, else None.
         similarity: kappa, cosine of the shallow saliency and its forecast; None without a forecast.
         threshold: gamma in force.
-        scores: Fused score by camera, float32 [rows, columns] of the token grid; empty when the
-            method has none.
-        kept_masks: Which tokens were kept by camera, bool [rows, columns].
+        scores: Score that the method chose by, by camera, float32 [rows, columns] of the token
+            grid; empty when the method has none.
+        kept_masks: Which tokens ``kept`` counts by camera, bool [rows, columns].
         stage_ms: Milliseconds by stage (``prepare``, ``encode``, ``decode``, ``pruning``, ...).
         decoder_macs: Multiply-accumulates of the decoder in this step (safe_pruner, Cost).
         decoder_macs_full: The same had nothing been pruned.
+        residual: Share of what is attended to that would have stayed stale, 0..1; None for a
+            method that drops tokens, and where there was nothing to renew.
+        max_staleness: tau in force; 0 is off.
+        ages: Steps since each token was computed by camera, float32 [rows, columns]; empty for a
+            method that drops tokens.
+        context_bytes: Size of the keys and values that outlive the step.
     """
 
     method: str
@@ -260,10 +375,19 @@ class PruningRecord:
     stage_ms: Mapping[str, float]
     decoder_macs: int
     decoder_macs_full: int
+    residual: float | None = None
+    max_staleness: float = 0.0
+    ages: Mapping[str, Float32Array] = field(default_factory=dict)
+    context_bytes: int = 0
+
+    @property
+    def renews(self) -> bool:
+        """Whether tokens that were not computed stay visible as they were."""
+        return bool(self.ages)
 
     @property
     def pruning_ratio(self) -> float:
-        """Fraction of the visual tokens dropped, 0 on a key step."""
+        """Fraction of the visual tokens not computed in this step, 0 on a key step."""
         total = sum(self.total.values())
         return 1.0 - sum(self.kept.values()) / total if total else 0.0
 

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,8 @@ class EpisodeJournal:
     def add(self, key: str, episode: EpisodeSummary, *, code: str) -> None:
         """Append an episode; it is on the disk when this returns."""
         assert self._file is not None, 'opened to be read only'
-        line = {'key': key, 'code': code, **asdict(episode), 'similarities': []}
+        plain = replace(episode, similarities=[], shadows=())
+        line = {'key': key, 'code': code, **asdict(plain)}
         self._lines[key] = line
         self._file.write(json.dumps(line).encode() + b'\n')
         self._file.flush()

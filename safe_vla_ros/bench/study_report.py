@@ -6,15 +6,15 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from safe_vla_ros.bench.paired_statistics import (
+from safe_vla_ros.bench.study_plan import UNPRUNED, Condition
+from safe_vla_ros.sim.lifting import ASKED, OTHER
+from safe_vla_ros.sim.paired_statistics import (
     bootstrap_mean,
     holm,
     mcnemar_exact,
     paired_difference,
     wilson_interval,
 )
-from safe_vla_ros.bench.study_plan import UNPRUNED, Condition
-from safe_vla_ros.sim.lifting import ASKED, OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +39,6 @@ def figures(episodes: Iterable[EpisodeSummary]) -> dict[str, Any]:
     for episode in held:
         reasons.update(episode.key_steps)
     seconds = sum(episode.duration_s for episode in held)
-    compared = [episode for episode in held if episode.action_error_mm is not None]
     return {
         'episodes': count,
         'successes': solved,
@@ -54,8 +53,8 @@ def figures(episodes: Iterable[EpisodeSummary]) -> dict[str, Any]:
         'full_pass_share': _share(held, 'full_passes', 'inferences'),
         'decoder_macs_share': _share(held, 'decoder_macs', 'decoder_macs_full'),
         'decoder_macs_per_s': sum(e.decoder_macs for e in held) / max(seconds, 1e-9),
-        'action_error_mm': _weighed(compared, 'action_error_mm'),
-        'action_bias_mm': _weighed(compared, 'action_bias_mm'),
+        'action_error_mm': _weighed(held, 'action_error_mm'),
+        'action_bias_mm': _weighed(held, 'action_bias_mm'),
         'starved_s': sum(episode.starved_s for episode in held),
         'cpu_s_per_episode': sum(episode.cpu_s for episode in held) / max(1, count),
     }
@@ -72,9 +71,8 @@ def compare(first: Episodes, second: Episodes) -> dict[str, Any]:
     """
     pairs = [(first[name], second[name]) for name in first if name in second]
     cells = Counter((one.success, other.success) for one, other in pairs)
-    both, lost, won, neither = (
-        cells[one, other] for one, other in ((1, 1), (1, 0), (0, 1), (0, 0))
-    )
+    both, lost = cells[True, True], cells[True, False]
+    won, neither = cells[False, True], cells[False, False]
     difference, low, high = paired_difference(both, lost, won, neither)
     result: dict[str, Any] = {
         'scenes': len(pairs),
@@ -254,11 +252,12 @@ def _share(episodes: Sequence[EpisodeSummary], part: str, whole: str) -> float:
     return sum(getattr(episode, part) for episode in episodes) / total if total else 0.0
 
 
-def _weighed(episodes: Sequence[EpisodeSummary], name: str) -> float | None:
+def _weighed(every: Sequence[EpisodeSummary], name: str) -> float | None:
+    episodes = [episode for episode in every if getattr(episode, name) is not None]
     passes = sum(episode.inferences for episode in episodes)
     if not passes:
         return None
-    return sum(getattr(episode, name) * episode.inferences for episode in episodes) / passes
+    return float(sum(getattr(episode, name) * episode.inferences for episode in episodes) / passes)
 
 
 # Tables.

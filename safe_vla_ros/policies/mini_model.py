@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
+from safe_vla_ros.policies.patches import image_patches
+from safe_vla_ros.pruning import SequenceLayout
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -113,6 +116,19 @@ class MiniVla(nn.Module):
         start = self.config.num_visual_tokens + 1 + self.config.instruction_length
         return slice(start, start + self.config.chunk_size)
 
+    @property
+    def layout(self) -> SequenceLayout:
+        """Where everything stands in the sequence."""
+        actions = self.action_slice
+        return SequenceLayout(
+            length=actions.stop + 1,
+            visual=self.visual_slice,
+            tokens_per_camera=tuple(r * c for r, c in self.config.grids.values()),
+            grids=tuple(self.config.grids.values()),
+            last_row=actions.stop,
+            action_rows=actions,
+        )
+
     def encode_images(self, images: Mapping[str, Tensor]) -> Tensor:
         """Turn images into projected visual tokens.
 
@@ -123,6 +139,19 @@ class MiniVla(nn.Module):
             [B, N, D] visual tokens, cameras in the config's order.
         """
         return torch.cat([self.vision[name](images[name]) for name in self.config.cameras], dim=1)
+
+    def patches(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Return the pixels under each visual token.
+
+        Args:
+            images: uint8 [1, 3, S, S] by camera.
+
+        Returns:
+            float32 [N, P], cameras in the config's order.
+        """
+        return torch.cat(
+            [image_patches(images[name][0], *grid) for name, grid in self.config.grids.items()]
+        )
 
     def assemble(self, visual: Tensor, proprio: Tensor, instruction_ids: Tensor) -> Tensor:
         """Put the decoder's input sequence together.

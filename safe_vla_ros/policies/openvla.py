@@ -10,7 +10,7 @@ import torch
 
 from safe_vla_ros.policies import openvla_oft
 from safe_vla_ros.policies.checkpoint import Checkpoint, open_checkpoint
-from safe_vla_ros.policies.decoder import decode_token
+from safe_vla_ros.policies.decoder import DecoderOutput, decode_token
 from safe_vla_ros.policies.device import choose_device, choose_dtype
 from safe_vla_ros.policies.heads import decode_action_tokens
 from safe_vla_ros.policies.openvla_config import (
@@ -81,23 +81,30 @@ class AutoregressiveModel:
             episode=episode,
             pruning=pruning,
             stamp_s=stamp_s,
+            pixels=pixels,
             use_cache=True,
         )
         with watch.stage('generate'):
-            states = self._generate(output.rows(sequence.action_rows), output.length, output.cache)
+            states = self._generate(output.rows(sequence.action_rows), output)
         with watch.stage('head'):
             tokens = network.predict_tokens(states)
             actions = decode_action_tokens(tokens, *self.token_bins)[None]
         return Prediction(actions, states, output, watch)
 
-    def _generate(self, state: torch.Tensor, length: int, cache: Any) -> torch.Tensor:
+    def _generate(self, state: torch.Tensor, output: DecoderOutput) -> torch.Tensor:
         """Return the final hidden states [A, D] from which the tokens are read."""
+        cache = output.cache
+        assert cache is not None
         states = [state[0, -1:]]
         for step in range(self.action_dim - 1):
             token = self.network.predict_tokens(states[-1])
             embedding = self.network.decoder.embed_tokens(token)[None]
             state = decode_token(
-                self.network.decoder, embedding, position=length + step, cache=cache
+                self.network.decoder,
+                embedding,
+                position=output.length + step,
+                cache=cache,
+                key_bias=output.key_bias,
             )
             states.append(state[0])
         return torch.cat(states)

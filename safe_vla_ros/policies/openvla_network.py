@@ -20,6 +20,7 @@ from safe_vla_ros.policies.openvla_config import NetworkSizes
 from safe_vla_ros.policies.prompt import STOP_ID
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.policies.vision import FusedVision, load_vision, tower_sources
+from safe_vla_ros.pruning import SequenceLayout
 
 if TYPE_CHECKING:
     from safe_vla_ros.pruning import EpisodeState
@@ -102,6 +103,7 @@ class OpenVlaNetwork(nn.Module):
         episode: EpisodeState,
         pruning: PruningSettings,
         stamp_s: float,
+        pixels: torch.Tensor | None = None,
         use_cache: bool = False,
     ) -> DecoderOutput:
         """Run the decoder on a sequence; see ``decoder.run_decoder`` for what is not said here.
@@ -113,24 +115,31 @@ class OpenVlaNetwork(nn.Module):
             episode: The pruner's memory.
             pruning: How to prune.
             stamp_s: Time of the observation, seconds.
+            pixels: What the visual tokens were made from, for methods that compare images.
             use_cache: Also return keys and values.
 
         Raises:
             NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
         """
         tokens = sequence.visual.stop - sequence.visual.start
+        layout = SequenceLayout(
+            length=sequence.embeddings.shape[1],
+            visual=sequence.visual,
+            tokens_per_camera=(tokens // cameras,) * cameras,
+            last_row=sequence.last_row,
+            action_rows=sequence.action_rows,
+            causal=causal,
+            grids=((self.vision.grid, self.vision.grid),) * cameras,
+        )
         return run_decoder(
             self.decoder,
             sequence.embeddings,
-            visual=sequence.visual,
-            action_rows=sequence.action_rows,
-            last_row=sequence.last_row,
-            tokens_per_camera=(tokens // cameras,) * cameras,
-            causal=causal,
+            layout=layout,
             episode=episode,
             settings=pruning,
             stamp_s=stamp_s,
             use_cache=use_cache,
+            patches=None if pixels is None else lambda: self.vision.patches(pixels),
         )
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:

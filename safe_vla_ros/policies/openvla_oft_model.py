@@ -96,6 +96,7 @@ class OftModel:
             episode=episode,
             pruning=pruning,
             stamp_s=stamp_s,
+            pixels=pixels,
         )
         with watch.stage('head'):
             states = output.rows(self._read_out(placeholders))[0]

@@ -26,6 +26,7 @@ from safe_vla_ros.policies.checkpoint_tensors import (
     load_tensor,
     set_parameter,
 )
+from safe_vla_ros.policies.patches import image_patches
 from safe_vla_ros.policies.vision_sizes import DINOV2, SIGLIP, TowerSizes
 
 _NORM_EPSILON = 1e-6
@@ -97,6 +98,18 @@ class FusedVision(nn.Module):
         pixels = images.to(device).permute(0, 3, 1, 2).float().div(255.0)
         repeated = pixels.repeat(1, len(self.sizes), 1, 1)
         return repeated.sub(self.pixel_mean).div(self.pixel_std)
+
+    def patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the pixels under each visual token, before normalisation.
+
+        Args:
+            pixels: Pixel values [C, 3 * towers, S, S].
+
+        Returns:
+            float32 [C * grid * grid, P] in 0..1, camera by camera.
+        """
+        first = pixels[:, :3] * self.pixel_std[:, :3] + self.pixel_mean[:, :3]
+        return torch.cat([image_patches(image, self.grid, self.grid) for image in first])
 
     def tower_features(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Return each tower's features, [C, P, width], of pixel values [C, 3 * towers, S, S]."""

@@ -34,6 +34,20 @@ def match_tokens(current: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     return index, cosine
 
 
+def match_places(current: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair every token with the one at its place: the control for ``match_tokens``.
+
+    Args:
+        current: Unit tokens of this step, float32 [N, D].
+        reference: Unit tokens of the key step, float32 [N, D].
+
+    Returns:
+        0..N-1, int64 [N], and the cosine of each pair, float32 [N].
+    """
+    index = torch.arange(len(current), device=current.device)
+    return index, (current * reference).sum(dim=1)
+
+
 def forecast_saliency(saliency: Tensor, match: Tensor) -> Tensor:
     """Carry saliency of the key step over to the current tokens.
 

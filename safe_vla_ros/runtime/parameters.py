@@ -17,7 +17,7 @@ from safe_vla_ros.parameter_types import (
 )
 from safe_vla_ros.runtime.parameter_combinations import check_combinations
 from safe_vla_ros.runtime.settings import ControlSettings, NodeSettings
-from safe_vla_ros.types import PolicySettings, PruningSettings
+from safe_vla_ros.types import STUDY_METHODS, PolicySettings, PruningSettings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -204,7 +204,10 @@ def _choose_unnorm_key(key: str, spec: PolicySpec) -> str:
 
 def _check_pruner(name: str, names: Collection[str] | None) -> None:
     if names is not None and name not in names:
-        raise PARAMETERS['pruning.method'].error(name, f'must be one of {", ".join(names)}')
+        why = ''
+        if name in STUDY_METHODS:
+            why = f'; {name} runs every step twice and is for studies in simulation only'
+        raise PARAMETERS['pruning.method'].error(name, f'must be one of {", ".join(names)}{why}')
 
 
 def markdown_table() -> str:

@@ -350,7 +350,7 @@ class NodeSettings:
             minimum=0.1,
             maximum=30.0,
             change=Change.DYNAMIC,
-            after='pruning.max_reference_age_s',
+            after='pruning.forecast_moved',
         ),
     )
     saliency_alpha: float = field(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.policies import load_policy, read_spec
-from safe_vla_ros.pruning import PRUNER_NAMES
+from safe_vla_ros.pruning import STUDY_NAMES
 from safe_vla_ros.runtime.parameter_file import read_parameter_file
 from safe_vla_ros.runtime.parameters import resolve
 from safe_vla_ros.runtime.proprio import joints_in_use
@@ -35,7 +35,7 @@ def resolve_episode(spec: PolicySpec, changes: Mapping[str, Any] | None = None) 
         ParameterError: A value or a combination is not allowed, or the arm cannot do it.
     """
     values = {**read_parameter_file(robot_file()), **IN_PROCESS, **(changes or {})}
-    resolved = resolve(values, spec, pruner_names=PRUNER_NAMES)
+    resolved = resolve(values, spec, pruner_names=STUDY_NAMES)
     _check_arm(resolved)
     return resolved
 

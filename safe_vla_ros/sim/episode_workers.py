@@ -165,7 +165,7 @@ def _take(
 
 def _answered(workers: Sequence[_Worker[Job, Answer]]) -> list[_Worker[Job, Answer]]:
     busy = {worker.connection: worker for worker in workers if worker.current is not None}
-    return [busy[connection] for connection in wait(list(busy)) if connection in busy]  # type: ignore[index]
+    return [busy[connection] for connection in wait(list(busy)) if connection in busy]
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:

@@ -11,19 +11,19 @@ from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
-from safe_vla_ros.sim.compared import ComparedPolicy
 from safe_vla_ros.sim.disturbances import DISTURBANCES
 from safe_vla_ros.sim.episode_workers import run_warm
 from safe_vla_ros.sim.lifting import LiftWatch
 from safe_vla_ros.sim.retold import RetoldPolicy
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
+from safe_vla_ros.sim.shadow import Shadow, ShadowPolicy, merge_shadows
 from safe_vla_ros.sim.tasks import SPATIAL, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from safe_vla_ros.runtime.parameters import Resolved
-    from safe_vla_ros.types import Policy, PolicySettings
+    from safe_vla_ros.types import Policy, PolicySettings, PruningSettings
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class EpisodeJob:
         told: What the policy is told; None is the task's own sentence.
         latency_seed: Seed of the latency's spread; None takes seed and initial state for it.
         disturbance: Name in ``disturbances.DISTURBANCES``; empty for none.
-        compare: Also run every observation unpruned, for the action error; takes longer and changes
-            nothing in the episode.
+        shadows: Methods that plan on the same observations without being played; those of
+            ``settings`` should then be ``none``, which they are compared with.
+        compare: Let no pruning plan on the same observations instead, for the action error.
     """
 
     policy: str
@@ -52,6 +53,7 @@ class EpisodeJob:
     told: str | None = None
     latency_seed: int | None = None
     disturbance: str = ''
+    shadows: tuple[PruningSettings, ...] = ()
     compare: bool = False
 
 
@@ -72,8 +74,9 @@ class EpisodeSummary:
         starved_s: Time without a plan, seconds.
         first_lifted: Which bowl was lifted first, ``lifting.ASKED`` or ``lifting.OTHER``; None when
             none was, or when nobody watched.
-        action_error_mm, action_bias_mm: Against the unpruned pass on the same observations, see
-            ``compared``; None where it was not compared.
+        shadows: What the job's other methods would have done.
+        action_error_mm, action_bias_mm: Against no pruning on the same observations, see
+            ``shadow.ShadowFigures``; None where it was not compared.
         cpu_s: Processor time that the episode took, seconds.
     """
 
@@ -93,6 +96,7 @@ class EpisodeSummary:
     similarities: list[float]
     starved_s: float
     first_lifted: str | None = None
+    shadows: tuple[Shadow, ...] = ()
     action_error_mm: float | None = None
     action_bias_mm: float | None = None
     cpu_s: float = 0.0
@@ -151,13 +155,18 @@ def run_job(job: EpisodeJob) -> EpisodeSummary:
     policy = _policy(job.policy, job.settings.policy)
     if job.told is not None:
         policy = RetoldPolicy(policy, job.told)
-    compared = ComparedPolicy(policy) if job.compare else None
+    unpruned = replace(job.settings.pruning, method='none')
+    shadowed = ShadowPolicy(
+        policy,
+        [unpruned] if job.compare else job.shadows,
+        executed=job.settings.control.execute_steps,
+    )
     watch = LiftWatch()
     disturbance = DISTURBANCES[job.disturbance](arm, own_seed) if job.disturbance else None
     try:
         result = run_episode(
             arm,
-            compared or policy,
+            shadowed,
             settings=job.settings,
             latency=Latency(),
             seed=own_seed if job.latency_seed is None else job.latency_seed,
@@ -167,12 +176,17 @@ def run_job(job: EpisodeJob) -> EpisodeSummary:
     finally:
         if disturbance:
             disturbance.undo()
-    return replace(
-        summarise(job, result, watch.first),
-        action_error_mm=compared.error_mm if compared else None,
-        action_bias_mm=compared.bias_mm if compared else None,
-        cpu_s=time.process_time() - start_s,
-    )
+    summary = summarise(job, result, watch.first)
+    if job.compare and summary.inferences:
+        (figures,) = merge_shadows([shadowed.shadows])
+        summary = replace(
+            summary,
+            action_error_mm=1e3 * figures.error_m,
+            action_bias_mm=None if figures.bias_m is None else 1e3 * figures.bias_m,
+        )
+    else:
+        summary = replace(summary, shadows=tuple(shadowed.shadows))
+    return replace(summary, cpu_s=time.process_time() - start_s)
 
 
 _LOADED: list[SimulatedPanda] = []

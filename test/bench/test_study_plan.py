@@ -164,5 +164,3 @@ def test_no_scene_of_the_committed_plan_is_used_twice():
     seeds = [scene.seed for one in plan.stages for scene in one.scenes if one.fresh]
     assert len(set(seeds)) == len(seeds)
     assert max(seeds) < 100_000
-
-

@@ -1,5 +1,7 @@
 """The record that goes with an action chunk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from safe_vla_ros.policies.decoder import DecoderOutput
 from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.stage_timer import StageTimer
-from safe_vla_ros.pruning import StepReport
+from safe_vla_ros.pruning import SequenceLayout, StepReport
 from safe_vla_ros.types import PruningSettings
 
 
@@ -18,10 +20,10 @@ def make_output(kept, scores):
     return DecoderOutput(
         hidden=torch.zeros(1, 4 + len(kept), 8),
         positions=torch.arange(4 + len(kept)),
-        length=14,
-        visual=slice(1, 11),
+        layout=SequenceLayout(14, slice(1, 11), (6, 4), 13, slice(12, 13)),
         kept=torch.tensor(kept),
         report=StepReport(scores=scores, similarity=0.7, key_step=False),
+        layer_keys=(14, 14),
         macs=50,
         macs_full=100,
         cache=None,
@@ -55,3 +57,19 @@ def test_a_method_without_scores_gives_no_grids():
     assert record.scores == {}
     assert record.kept_masks['front'].all()
     assert record.pruning_ratio == 0
+
+
+def test_ages_are_split_by_camera_and_mean_that_the_method_renews():
+    output = make_output([0, 5, 9], torch.arange(10.0))
+    ages = torch.tensor([0.0, 1, 2, 3, 4, 0, 6, 7, 8, 0])
+    report = StepReport(residual=0.05, ages=ages, scores=torch.arange(10.0))
+    output = replace(output, report=report, context_bytes=640)
+    settings = PruningSettings(method='refresh', max_staleness=0.1)
+
+    record = make_record(output, {'front': (2, 3), 'wrist': (2, 2)}, settings, {})
+
+    assert record.renews
+    assert np.array_equal(record.ages['front'], [[0, 1, 2], [3, 4, 0]])
+    assert np.array_equal(record.ages['wrist'], [[6, 7], [8, 0]])
+    assert (record.residual, record.max_staleness, record.context_bytes) == (0.05, 0.1, 640)
+    assert record.pruning_ratio == pytest.approx(0.7)

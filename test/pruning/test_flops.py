@@ -2,9 +2,9 @@
 
 import pytest
 
-from safe_vla_ros.pruning.flops import decoder_macs, layer_macs
+from safe_vla_ros.pruning.flops import layer_macs, pass_macs
 
-LLAMA_7B = {'layer': 3, 'num_layers': 32, 'width': 4096, 'mlp_width': 11008}
+LLAMA_7B = {'width': 4096, 'mlp_width': 11008}
 
 
 @pytest.mark.parametrize(
@@ -12,9 +12,23 @@ LLAMA_7B = {'layer': 3, 'num_layers': 32, 'width': 4096, 'mlp_width': 11008}
     [(605, 605, 4.014), (605, 221, 1.685), (596, 596, 3.953), (596, 596 - 384, 1.625)],
 )
 def test_counts_match_the_published_figures(full, kept, tera):
-    assert decoder_macs(full, kept, **LLAMA_7B) / 1e12 == pytest.approx(tera, abs=5e-4)
+    layers = 3 * [(full, full)] + 29 * [(kept, kept)]
+    assert pass_macs(layers, **LLAMA_7B) / 1e12 == pytest.approx(tera, abs=5e-4)
 
 
 def test_one_row_over_a_cache_attends_to_all_of_it():
     assert layer_macs(1, 8, 20, context=100) == 4 * 64 + 2 * 100 * 8 + 3 * 8 * 20
     assert layer_macs(5, 8, 20, context=5) == layer_macs(5, 8, 20)
+
+
+@pytest.mark.parametrize(
+    ('visual', 'others', 'keep', 'percent'),
+    [(512, 92, 0.25, 36.4), (512, 92, 0.125, 25.8), (256, 35, 0.25, 34.0), (256, 35, 0.125, 23.0)],
+)
+def test_rows_over_stored_keys_match_the_figures_of_the_7b_shapes(visual, others, keep, percent):
+    keys = visual + others
+    rows = round(keep * visual) + others
+
+    share = pass_macs(32 * [(rows, keys)], **LLAMA_7B) / pass_macs(32 * [(keys, keys)], **LLAMA_7B)
+
+    assert 100 * share == pytest.approx(percent, abs=0.05)

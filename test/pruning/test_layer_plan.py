@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.layer_plan import plan_layers
-from safe_vla_ros.pruning import PRUNER_NAMES, StepInput, make_episode, make_pruner
+from safe_vla_ros.pruning import (
+    PRUNER_NAMES,
+    STUDY_NAMES,
+    SequenceLayout,
+    StepInput,
+    make_episode,
+    make_pruner,
+)
 from safe_vla_ros.runtime.parameters import resolve
 from safe_vla_ros.types import PolicySpec, PruningSettings
 
@@ -100,6 +107,8 @@ layer_settings = st.fixed_dictionaries(
         'query_rows': st.sampled_from(['action', 'last']),
         'refresh_layer': layer_numbers,
         'forecast_layers': st.lists(layer_numbers, max_size=3),
+        'matching': st.sampled_from(['likeness', 'place']),
+        'cache_rule': st.sampled_from(['budget', 'published']),
     },
 )
 
@@ -112,6 +121,7 @@ def test_every_pruner_begins_with_whatever_resolves(num_layers, own, chosen):
         resolved = resolve(values, small_spec(num_layers, own), pruner_names=PRUNER_NAMES)
     except ParameterError:
         return
-    step = StepInput(torch.eye(4), (4,), num_layers, resolved.pruning, 0.0)
-    for name in PRUNER_NAMES:
+    layout = SequenceLayout(7, slice(0, 4), (4,), 6, slice(5, 6))
+    step = StepInput(torch.eye(7), layout, num_layers, resolved.pruning, 0.0)
+    for name in STUDY_NAMES:
         make_pruner(name).begin(step, make_episode())

@@ -11,8 +11,17 @@ from safe_vla_ros.runtime.parameter_file import read_parameter_file
 from safe_vla_ros.runtime.parameters import resolve
 from safe_vla_ros.sim.closed_loop import resolve_episode
 from safe_vla_ros.sim.expert_policy import EXPERT_SPEC
-from safe_vla_ros.sim.policy_file import write_policy_file
+from safe_vla_ros.sim.policy_file import PRUNING, store_pruning, write_policy_file
 from safe_vla_ros.sim.robot_file import robot_file
+
+CALIBRATED = {
+    'refresh_threshold',
+    'forecast_layers',
+    'fusion_weight',
+    'saliency_layers',
+    'age_weight',
+    'max_staleness',
+}
 
 
 def test_episodes_in_process_are_played_limited_and_pruned_as_in_the_node():
@@ -30,11 +39,28 @@ def test_demonstrations_are_played_as_the_policy_that_learns_from_them():
     assert resolve_episode(EXPERT_SPEC).control == policy.control
 
 
-def test_the_bundled_policy_file_is_what_training_writes(tmp_path):
-    path = robot_file().parents[1] / 'models' / 'mini_libero' / 'policy.yaml'
-    bundled = yaml.safe_load(path.read_text())
-    write_policy_file(tmp_path, refresh_threshold=bundled['pruning'].get('refresh_threshold'))
+def test_the_bundled_policy_file_is_what_training_and_calibration_write(tmp_path):
+    bundled = yaml.safe_load(
+        (robot_file().parents[1] / 'models/mini_libero/policy.yaml').read_text()
+    )
+    calibrated = {name: value for name, value in bundled['pruning'].items() if name not in PRUNING}
+
+    write_policy_file(tmp_path)
+    store_pruning(tmp_path, calibrated)
+
     assert yaml.safe_load((tmp_path / 'policy.yaml').read_text()) == bundled
+    assert set(calibrated) <= CALIBRATED
+
+
+def test_calibrated_values_are_added_to_those_that_are_there(tmp_path):
+    write_policy_file(tmp_path)
+    store_pruning(tmp_path, {'refresh_threshold': 0.8, 'fusion_weight': 0.5})
+    store_pruning(tmp_path, {'max_staleness': 0.1, 'fusion_weight': 0.25})
+
+    content = yaml.safe_load((tmp_path / 'policy.yaml').read_text())
+    expected = {'refresh_threshold': 0.8, 'fusion_weight': 0.25, 'max_staleness': 0.1}
+    assert content['pruning'] == {**PRUNING, **expected}
+    assert content['action_period_s'] == EXPERT_SPEC.action_period_s
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safe_vla_ros.bench.paired_statistics import (
+from safe_vla_ros.sim.paired_statistics import (
     bootstrap_mean,
     holm,
     mcnemar_exact,

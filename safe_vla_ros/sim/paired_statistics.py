@@ -44,7 +44,7 @@ def mcnemar_exact(lost: int, won: int) -> float:
     differing = lost + won
     tail = sum(math.comb(differing, count) for count in range(min(lost, won) + 1))
     # Integers first: 2 ** -n is too small for a float where its product with the sum is not.
-    return min(1.0, 2 * tail / 2**differing)
+    return float(min(1.0, 2 * tail / 2**differing))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
