@@ -98,8 +98,8 @@ class EpisodeJournal:
     def add(self, key: str, episode: EpisodeSummary, *, code: str) -> None:
         """Append an episode; it is on the disk when this returns."""
         assert self._file is not None, 'opened to be read only'
-        plain = replace(episode, similarities=[], shadows=())
-        line = {'key': key, 'code': code, **asdict(plain)}
+        line = {'key': key, 'code': code, **asdict(replace(episode, similarities=[]))}
+        del line['shadows']
         self._lines[key] = line
         self._file.write(json.dumps(line).encode() + b'\n')
         self._file.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,10 +93,11 @@ def run_warm(
 
 
 def use_one_thread() -> None:
-    """Let this worker process compute with one thread."""
-    import torch  # noqa: PLC0415  (in the worker process)
-
-    torch.set_num_threads(1)
+    """Let this worker process compute with one thread, whether torch is loaded already or not."""
+    os.environ['OMP_NUM_THREADS'] = '1'
+    torch = sys.modules.get('torch')
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 @dataclass

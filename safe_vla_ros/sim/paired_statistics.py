@@ -42,7 +42,10 @@ def mcnemar_exact(lost: int, won: int) -> float:
         won: The other way round.
     """
     differing = lost + won
-    tail = sum(math.comb(differing, count) for count in range(min(lost, won) + 1))
+    tail, ways = 0, 1
+    for count in range(min(lost, won) + 1):
+        tail += ways
+        ways = ways * (differing - count) // (count + 1)
     # Integers first: 2 ** -n is too small for a float where its product with the sum is not.
     return float(min(1.0, 2 * tail / 2**differing))
 
