@@ -37,7 +37,7 @@ def test_a_worker_that_holds_too_much_is_replaced():
 
 
 def test_an_error_ends_the_run_and_names_the_job():
-    with pytest.raises(SafeVlaError, match=r"number=7[\s\S]*the bowl is upside down"):
+    with pytest.raises(SafeVlaError, match=r'number=7[\s\S]*the bowl is upside down'):
         run([Job('a', 7, 'fail')])
 
 
