@@ -6,7 +6,9 @@ import runpy
 import sys
 
 BENCHMARKS = {
-    'success': 'success in closed loop, in process, with paired seeds',
+    'success': 'success in closed loop, in process, on the same scenes',
+    'latency': "pruned and unpruned inferences of the bundled policy on a robot's own frames",
+    'kept': 'picture of what every pruning method keeps on the same frames',
     'speed': 'latency and multiply-accumulates at real model sizes',
     'golden': 'agreement with what the published code computed',
     'load': 'memory and time to load a checkpoint',

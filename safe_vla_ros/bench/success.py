@@ -1,217 +1,253 @@
-"""Measure the success of a policy in closed loop, per task and pruning method, on paired seeds.
+"""Measure the success of a policy in closed loop, per scene, bowl and pruning method.
 
-Every method runs the same scenes through the node's own playback and limits, in simulated time
-with a modelled latency. `random` leaves as many passes unpruned as `safe` did, so the two differ
-only in which tokens they keep. The success figures do not depend on the machine's speed.
+Every variant runs the same scenes with the same spread of the modelled latency, through the node's
+own playback and limits, in simulated time: figures do not depend on the machine's speed. Episodes
+go one by one into a file in --out. Interrupt the program whenever you like; the same command goes
+on where it ended.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import platform
-import time
-from collections import Counter
-from dataclasses import asdict, replace
+import signal
+import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from safe_vla_ros.bench.episode_journal import EpisodeJournal
+from safe_vla_ros.bench.study_picture import draw_pareto
+from safe_vla_ros.bench.study_plan import SENTENCES, Plan, read_plan, read_stage
+from safe_vla_ros.bench.study_report import main_rows, make_markdown, make_report
+from safe_vla_ros.bench.study_run import StageResult, StageRunner
 from safe_vla_ros.errors import SafeVlaError
-from safe_vla_ros.policies import find_policy, read_spec
-from safe_vla_ros.pruning import PRUNER_NAMES
-from safe_vla_ros.sim.closed_loop import resolve_episode
-from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs, wilson_interval
-from safe_vla_ros.sim.progress_bar import progress_bar
+from safe_vla_ros.policies import find_policy
+from safe_vla_ros.sim.disturbances import DISTURBANCES
+from safe_vla_ros.sim.episode_workers import default_processes
 from safe_vla_ros.sim.tasks import TASKS
-from safe_vla_ros.whole_files import write_json
+from safe_vla_ros.whole_files import write_json, written_whole
 
 TEST_SEED = 10_000
 """First seed of scenes that chose nothing: not used in collecting, training or calibrating."""
 
-METHODS = ('none', 'safe', 'fastv', 'random')
+METHODS = ('none', 'safe', 'random:same_full_passes_as=safe', 'fastv')
+JOURNAL = 'episodes.jsonl'
+INTERRUPTED = 130
+
+_EPILOG = """\
+A variant is [label=]method[:key=value,...]. A key is a parameter of the node, with or without
+'pruning.', or one of
+  full_pass_share=0.2       random and grid leave this share of the passes unpruned
+  same_full_passes_as=safe  ... the share that another variant came to
+  same_macs_as=refresh      unpruned passes, so rare that they cost no more per second
+  latency=1                 another spread of the latency in the same scenes
+A variant that does not say keep_ratio runs once for every --keep-ratio, as label@ratio.
+
+examples:
+  python -m safe_vla_ros.bench.success                      four methods, 50 official states each
+  python -m safe_vla_ros.bench.success --methods none --sentences asked swapped blank
+  python -m safe_vla_ros.bench.success --methods none refresh:max_staleness=.1 --keep-ratio .25
+  python -m safe_vla_ros.bench.success --methods none refresh slow=none:same_macs_as=refresh
+  python -m safe_vla_ros.bench.success --methods none safe refresh --fresh 60 --stress
+  nohup python -m safe_vla_ros.bench.success --plan docs/study/plan.yaml --out out/study &
+  python -m safe_vla_ros.bench.success --plan docs/study/plan.yaml --out out/study --count
+  python -m safe_vla_ros.bench.success --plan docs/study/plan.yaml --out out/study --report
+  python -m safe_vla_ros.bench.success --table out/study/finalists.json
+
+In --out: episodes.jsonl, and for every stage STAGE.json, STAGE.md and STAGE.png."""
 
 
-def share(episodes: list[EpisodeSummary], part: str, whole: str) -> float:
-    """Return the ratio of two fields summed over episodes; 0 when there are none."""
-    total = sum(getattr(episode, whole) for episode in episodes)
-    return sum(getattr(episode, part) for episode in episodes) / total if total else 0.0
-
-
-def describe(episodes: list[EpisodeSummary], baseline: list[EpisodeSummary]) -> dict[str, Any]:
-    """Return the figures of one method over some episodes, paired with unpruned ones."""
-    solved = sum(episode.success for episode in episodes)
-    low, high = wilson_interval(solved, len(episodes))
-    before = {(e.task, e.seed): e.success for e in baseline}
-    paired = [(before[e.task, e.seed], e.success) for e in episodes if (e.task, e.seed) in before]
-    reasons: Counter[str] = Counter()
-    for episode in episodes:
-        reasons.update(episode.key_steps)
-    return {
-        'episodes': len(episodes),
-        'successes': solved,
-        'success_rate': solved / max(1, len(episodes)),
-        'success_interval_95': [low, high],
-        'lost_against_none': sum(was and not now for was, now in paired),
-        'won_against_none': sum(now and not was for was, now in paired),
-        'inferences': sum(e.inferences for e in episodes),
-        'tokens_kept_share': share(episodes, 'tokens_kept', 'tokens_total'),
-        'full_pass_share': share(episodes, 'full_passes', 'inferences'),
-        'key_steps': dict(reasons),
-        'decoder_macs_share': share(episodes, 'decoder_macs', 'decoder_macs_full'),
-        'mean_duration_s': sum(e.duration_s for e in episodes) / max(1, len(episodes)),
-        'starved_s': sum(e.starved_s for e in episodes),
-    }
-
-
-def evaluate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Run every method and return the report."""
-    spec = read_spec(options.policy)
-    results: dict[str, list[EpisodeSummary]] = {}
-    started = time.perf_counter()
-    for method in options.methods:
-        settings = resolve_episode(
-            spec,
-            {
-                'policy': options.policy,
-                'dtype': options.dtype,
-                'pruning.method': method,
-                'pruning.keep_ratio': options.keep_ratio,
-            },
-        )
-        pruning = settings.pruning
-        if method == 'random' and 'safe' in results:
-            budget = share(results['safe'], 'full_passes', 'inferences')
-            pruning = replace(pruning, full_pass_share=budget)
-        jobs = [
-            # Own seed per episode: `random` must not repeat one sequence everywhere.
-            EpisodeJob(
-                options.policy,
-                task,
-                options.seed + index,
-                replace(settings, pruning=replace(pruning, seed=options.seed + index)),
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run what the options ask for; returns the exit status."""
+    plan = _plan(options)
+    journal_path = options.out / JOURNAL
+    only_read = options.count or options.report
+    with EpisodeJournal(journal_path, read_only=only_read) as journal:
+        if journal.repaired:
+            console.print(f'{journal_path}: the last line was half written and is taken off')
+        runner = StageRunner(plan, journal)
+        if options.count:
+            return _count(plan, runner, options, console)
+        try:
+            for stage in plan.stages:
+                if options.report:
+                    result = runner.collect(stage)
+                else:
+                    result = runner.run(stage, console, processes=options.jobs)
+                _write(result, plan, options.out, console)
+        except KeyboardInterrupt:
+            console.print(
+                f'\ninterrupted: {journal_path} holds {len(journal)} episodes. '
+                'The same command goes on from there; --report shows what there is.'
             )
-            for index in range(options.episodes)
-            for task in options.tasks
-        ]
-        results[method] = _run_with_progress(jobs, method, options.jobs, console)
-    baseline = results.get('none', [])
-    return {
-        'policy': find_policy(options.policy).name,
-        'dtype': options.dtype,
-        'keep_ratio': options.keep_ratio,
-        'pruning': dict(spec.pruning),
-        'first_seed': options.seed,
-        'episodes_per_task': options.episodes,
-        'machine': f'{platform.machine()}, {os.cpu_count()} cores',
-        'wall_s': time.perf_counter() - started,
-        'methods': {
-            method: {
-                'all': describe(episodes, baseline),
-                'tasks': {
-                    task: describe([e for e in episodes if e.task == task], baseline)
-                    for task in options.tasks
-                },
-            }
-            for method, episodes in results.items()
-        },
-        'episodes': [
-            {k: v for k, v in asdict(episode).items() if k != 'similarities'}
-            for episodes in results.values()
-            for episode in sorted(episodes, key=lambda e: (e.task, e.seed))
-        ],
-    }
+            return INTERRUPTED
+    return 0
 
 
-def _run_with_progress(
-    jobs: list[EpisodeJob], method: str, processes: int, console: Console
-) -> list[EpisodeSummary]:
-    episodes: list[EpisodeSummary] = []
-    with progress_bar(console) as progress:
-        bar = progress.add_task(method, total=len(jobs), note='')
-        for episode in run_jobs(jobs, processes=processes):
-            episodes.append(episode)
-            solved = sum(e.success for e in episodes)
-            progress.update(bar, advance=1, note=f'{100 * solved / len(episodes):.0f} % solved')
-    return episodes
+def _plan(options: argparse.Namespace) -> Plan:
+    if options.plan is None:
+        content: dict[str, Any] = {
+            'scenes': {'fresh': options.fresh, 'first_seed': options.seed}
+            if options.fresh
+            else {'official': options.episodes},
+            'keep_ratios': options.keep_ratio,
+            'variants': options.methods,
+            'sentences': options.sentences,
+            'disturbances': ['', *options.stress] if options.stress is not None else [''],
+            'candidate': options.candidate,
+            'action_error': options.action_error,
+        }
+        stage = read_stage('success', content, tuple(options.tasks))
+        return Plan(options.policy, options.dtype, (stage,))
+    plan = read_plan(options.plan)
+    if options.stage:
+        known = {stage.name: stage for stage in plan.stages}
+        unknown = [name for name in options.stage if name not in known]
+        if unknown:
+            msg = f'{options.plan} has no stage {unknown[0]}; it has {", ".join(known)}'
+            raise SafeVlaError(msg)
+        plan = Plan(plan.policy, plan.dtype, tuple(known[name] for name in options.stage))
+    return plan
 
 
-def make_rows(report: dict[str, Any], digits: int) -> list[list[str]]:
-    """Lay the report out as cells: a row of titles, then a row per method.
-
-    Args:
-        report: Of ``evaluate``.
-        digits: Decimals of what is not a task's success.
-    """
-    tasks = list(next(iter(report['methods'].values()))['tasks'])
-    rows = [['method', *tasks, 'mean [95 %]', 'tokens kept', 'full passes', 'decoder MACs']]
-    for method, figures in report['methods'].items():
-        whole = figures['all']
-        low, high = (f'{100 * end:.{digits}f}' for end in whole['success_interval_95'])
-        shares = ('tokens_kept_share', 'full_pass_share', 'decoder_macs_share')
-        rows.append(
-            [
-                method,
-                *(f'{100 * figures["tasks"][task]["success_rate"]:.0f}' for task in tasks),
-                f'{100 * whole["success_rate"]:.1f} [{low}, {high}]',
-                *(f'{100 * whole[share]:.{digits}f} %' for share in shares),
-            ]
+def _count(plan: Plan, runner: StageRunner, options: argparse.Namespace, console: Console) -> int:
+    """Say how much there is to do, with the processor time of the episodes that are held."""
+    left, cpu_s, held_in_all = 0, 0.0, 0
+    for stage in plan.stages:
+        total, held = runner.count(stage)
+        episodes = runner.collect(stage).episodes.values()
+        cpu_s += sum(episode.cpu_s for episode in episodes)
+        held_in_all += held
+        left += total - held
+        console.print(f'{stage.name}: {total} episodes, {held} of them held')
+    if held_in_all:
+        each = cpu_s / held_in_all
+        hours = left * each / options.jobs / 3600.0
+        console.print(
+            f'{each:.1f} s of processor time an episode so far: about {hours:.1f} hours left on '
+            f'{options.jobs} cores, were every episode like those'
         )
-    return rows
+    return 0
 
 
-def make_table(report: dict[str, Any]) -> Table:
-    """Lay the report out for a terminal."""
-    titles, *rows = make_rows(report, digits=0)
-    table = Table(title=f'success in %, keep ratio {report["keep_ratio"]}')
-    for title in titles:
-        table.add_column(title, justify='left' if title == 'method' else 'right')
+def _write(result: StageResult, plan: Plan, out: Path, console: Console) -> None:
+    facts = {
+        'policy': find_policy(plan.policy).name,
+        'dtype': plan.dtype,
+        'machine': f'{platform.machine()}, Python {platform.python_version()}',
+        'versions': {name: version(name) for name in ('torch', 'transformers', 'mujoco')},
+    }
+    report = make_report(result, facts)
+    stage = result.stage
+    base = out / stage.name
+    write_json(base.with_suffix('.json'), report)
+    with written_whole(base.with_suffix('.md')) as partial:
+        partial.write_text(make_markdown(report) + '\n', encoding='utf-8')
+    draw_pareto(report, base.with_suffix('.png'))
+    for index, condition in enumerate(stage.conditions):
+        console.print(_terminal_table(report, index, f'{stage.name}, {condition.name}'))
+    for goal in report['goals']:
+        console.print(f'goal: {goal["text"]}')
+    if len(report['codes']) > 1:
+        console.print(
+            f'WARNING the episodes of {stage.name} ran with {len(report["codes"])} states of the '
+            f'code ({report["codes"]}); begin anew in another --out to have them alike'
+        )
+    console.print(f'wrote {base}.json, .md and .png')
+
+
+def _terminal_table(report: dict[str, Any], index: int, title: str) -> Table:
+    titles, *rows = main_rows(report['conditions'][index])
+    table = Table(title=title)
+    for name in titles:
+        table.add_column(name, justify='left' if name == 'method' else 'right')
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(cell.strip('`') for cell in row))
     return table
 
 
-def make_markdown(report: dict[str, Any]) -> str:
-    """Lay the report out as a Markdown table, for the model card."""
-    titles, *rows = make_rows(report, digits=1)
-    lines = [titles, ['---', *['--:'] * (len(titles) - 1)], *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+def _show(paths: list[Path]) -> int:
+    path = paths[0]
+    try:
+        for path in paths:
+            print(make_markdown(json.loads(path.read_text(encoding='utf-8'))))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f'ERROR {path} is no report of this program: {error!r}', file=sys.stderr)
+        return 2
+    return 0
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m safe_vla_ros.bench.success',
         description=__doc__,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        '--policy', default='mini_metaworld', help='policy: directory or bundled name'
+    add = parser.add_argument
+    add('--plan', type=Path, metavar='FILE', help='run a plan; what it says is not said here')
+    add('--stage', nargs='+', metavar='NAME', help='only these stages of the plan')
+    add('--out', type=Path, default=Path('out/success'), help='folder (default: %(default)s)')
+    add(
+        '--jobs',
+        type=int,
+        default=default_processes(),
+        help='processes (default: one per core that has memory, here %(default)s)',
     )
-    parser.add_argument('--tasks', nargs='+', default=list(TASKS), choices=list(TASKS))
-    parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(PRUNER_NAMES))
-    parser.add_argument('--episodes', type=int, default=50, help='episodes per task and method')
-    parser.add_argument('--seed', type=int, default=TEST_SEED, help='seed of the first scene')
-    parser.add_argument('--keep-ratio', type=float, default=0.25)
-    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
-    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='number of processes')
-    parser.add_argument('--out', type=Path, help='write the report to this JSON file')
-    parser.add_argument('--markdown', action='store_true', help='also print the table as Markdown')
+    add('--count', action='store_true', help='run nothing; say how much there is to do')
+    add('--report', action='store_true', help='run nothing; write the reports of what there is')
+    add('--table', nargs='+', type=Path, metavar='JSON', help='print the Markdown of reports')
+    one = parser.add_argument_group('without a plan')
+    add = one.add_argument
+    add('--policy', default='mini_libero', help='policy: directory or bundled name')
+    add('--dtype', default='float32', choices=['float32', 'bfloat16'])
+    add(
+        '--tasks',
+        nargs='+',
+        default=list(TASKS),
+        metavar='TASK',
+        help='libero_spatial/0, or libero_spatial/0/other for the other bowl '
+        "(default: the bundled policy's)",
+    )
+    add('--methods', nargs='+', default=list(METHODS), metavar='VARIANT', help='see below')
+    add('--keep-ratio', nargs='+', type=float, default=[0.25, 0.125], metavar='SHARE')
+    add('--episodes', type=int, default=50, help='official initial states per task (default: 50)')
+    add('--fresh', type=int, default=0, metavar='N', help='instead N fresh placements in all')
+    add('--seed', type=int, default=TEST_SEED, help='seed of the first fresh placement')
+    add('--sentences', nargs='+', default=['asked'], choices=SENTENCES)
+    add(
+        '--stress',
+        nargs='*',
+        metavar='DISTURBANCE',
+        help=f'also under these (default: all): {", ".join(DISTURBANCES)}',
+    )
+    add('--candidate', default='refresh', metavar='METHOD', help='compare it with every other')
+    add('--action-error', action='store_true', help='measure it; takes longer')
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = _parser()
     options = parser.parse_args(arguments)
-    console = Console()
+    if options.table:
+        return _show(options.table)
+    if options.stress == []:
+        options.stress = list(DISTURBANCES)
+    if options.jobs < 1:
+        parser.error(f'--jobs is {options.jobs}, allowed is 1 up')
     try:
-        report = evaluate(options, console)
+        return run(options, Console())
     except SafeVlaError as error:
-        parser.error(str(error))
-    console.print(make_table(report))
-    if options.markdown:
-        print(make_markdown(report))
-    if options.out:
-        write_json(options.out, report)
-        console.print(f'wrote {options.out}')
+        print(f'ERROR {error}', file=sys.stderr)
+        return 2
 
 
 if __name__ == '__main__':
-    main()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, for the background
+    raise SystemExit(main())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from safe_vla_ros.sim.mesh_decimation import decimate
-from safe_vla_ros.sim.rendering import Renderer, SceneSnapshot, take_snapshot
+from safe_vla_ros.sim.rendering import Renderer, SceneSnapshot, Shape, take_snapshot
 from safe_vla_ros.sim.scene import CONTROL_PERIOD_S, SUBSTEP_S, Scene, SceneState
 from safe_vla_ros.sim.tasks import get_task
 
@@ -95,6 +95,7 @@ class SimulatedPanda:
             self.scene.draw_plainly()
         self._renderer: Renderer | None = None
         self._pictures: dict[str, tuple[SceneSnapshot, UInt8Array]] = {}
+        self.shapes: tuple[Shape, ...] = ()
         self.reset(seed, init_state=init_state)
 
     @property
@@ -170,6 +171,7 @@ class SimulatedPanda:
             ValueError: There is no such initial state.
         """
         self.scene.reset(seed, init_state=init_state)
+        self.shapes = ()
         self._grip = OPEN
         self._linear_m_s, self._angular_rad_s = np.zeros(3), np.zeros(3)
         self._command_time_s = -np.inf
@@ -244,7 +246,7 @@ class SimulatedPanda:
 
     def snapshot(self) -> SceneSnapshot:
         """Copy what a ``Renderer`` in another thread needs."""
-        return take_snapshot(self.scene.data)
+        return take_snapshot(self.scene.data, self.shapes)
 
     def close(self) -> None:
         """Free renderer and scene; the arm is of no use afterwards."""

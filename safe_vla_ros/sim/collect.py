@@ -21,7 +21,7 @@ import numpy as np
 from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
 from safe_vla_ros.sim.dataset import SampleWriter
-from safe_vla_ros.sim.evaluate import use_one_thread
+from safe_vla_ros.sim.episode_workers import use_one_thread
 from safe_vla_ros.sim.expert import OPEN_GAP_M, plan
 from safe_vla_ros.sim.expert_policy import CHUNK_SIZE, EXPERT_SPEC, ExpertPolicy
 from safe_vla_ros.sim.marks import object_marks, object_points

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,14 +11,16 @@ from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
+from safe_vla_ros.sim.disturbances import DISTURBANCES
+from safe_vla_ros.sim.episode_workers import run_warm
 from safe_vla_ros.sim.lifting import LiftWatch
 from safe_vla_ros.sim.retold import RetoldPolicy
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
-from safe_vla_ros.sim.shadow import Shadow, ShadowPolicy
-from safe_vla_ros.sim.tasks import SPATIAL
+from safe_vla_ros.sim.shadow import Shadow, ShadowPolicy, merge_shadows
+from safe_vla_ros.sim.tasks import SPATIAL, split_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from safe_vla_ros.runtime.parameters import Resolved
     from safe_vla_ros.types import Policy, PolicySettings, PruningSettings
@@ -37,9 +37,12 @@ class EpisodeJob:
             initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
         init_state: Number of an official initial state; None places objects afresh by the seed.
+        told: What the policy is told; None is the task's own sentence.
+        latency_seed: Seed of the latency's spread; None takes seed and initial state for it.
+        disturbance: Name in ``disturbances.DISTURBANCES``; empty for none.
         shadows: Methods that plan on the same observations without being played; those of
             ``settings`` should then be ``none``, which they are compared with.
-        told: What the policy is told; None is the task's own sentence.
+        compare: Let no pruning plan on the same observations instead, for the action error.
     """
 
     policy: str
@@ -47,8 +50,11 @@ class EpisodeJob:
     seed: int
     settings: Resolved
     init_state: int | None = None
-    shadows: tuple[PruningSettings, ...] = ()
     told: str | None = None
+    latency_seed: int | None = None
+    disturbance: str = ''
+    shadows: tuple[PruningSettings, ...] = ()
+    compare: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,12 @@ class EpisodeSummary:
         decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
-        shadows: What the job's other methods would have done.
         first_lifted: Which bowl was lifted first, ``lifting.ASKED`` or ``lifting.OTHER``; None when
             none was, or when nobody watched.
+        shadows: What the job's other methods would have done.
+        action_error_mm, action_bias_mm: Against no pruning on the same observations, see
+            ``shadow.ShadowFigures``; None where it was not compared.
+        cpu_s: Processor time that the episode took, seconds.
     """
 
     task: str
@@ -86,20 +95,28 @@ class EpisodeSummary:
     decoder_macs_full: int
     similarities: list[float]
     starved_s: float
-    shadows: tuple[Shadow, ...] = ()
     first_lifted: str | None = None
+    shadows: tuple[Shadow, ...] = ()
+    action_error_mm: float | None = None
+    action_bias_mm: float | None = None
+    cpu_s: float = 0.0
 
 
-def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
+def run_jobs(jobs: Sequence[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
     """Run episodes in processes of one thread each; yields them as they end.
 
-    A process keeps one scene (about 1 GB) and needs seconds for another, so they run task by task.
+    A process keeps one scene and needs seconds for another, so it stays with it while it can.
+
+    Raises:
+        SafeVlaError: An episode raised an error.
     """
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=use_one_thread) as pool:
-        in_turn = sorted(jobs, key=lambda job: job.task)
-        for future in as_completed([pool.submit(_run, job) for job in in_turn]):
-            yield future.result()
+    for _, episode in run_warm(jobs, run_job, processes=processes, place=scene_of):
+        yield episode
+
+
+def scene_of(job: EpisodeJob) -> tuple[str, int]:
+    """Return what a process must have loaded for a job: suite and number of the task."""
+    return split_name(job.task)[:2]
 
 
 def summarise(
@@ -129,33 +146,47 @@ def summarise(
     )
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Return Wilson's score interval of a share (95 % by default)."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    scale = 1.0 + z * z / trials
-    centre = (share + z * z / (2 * trials)) / scale
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _run(job: EpisodeJob) -> EpisodeSummary:
+def run_job(job: EpisodeJob) -> EpisodeSummary:
+    """Run one episode in this process, which keeps the scene and the policy for the next."""
+    start_s = time.process_time()
     arm = _arm_for(job.task)
     arm.reset(job.seed, init_state=job.init_state)
+    own_seed = job.seed + (job.init_state or 0)
     policy = _policy(job.policy, job.settings.policy)
-    leader = policy if job.told is None else RetoldPolicy(policy, job.told)
-    compared = ShadowPolicy(leader, job.shadows, executed=job.settings.control.execute_steps)
-    watch = LiftWatch()
-    result = run_episode(
-        arm,
-        compared,
-        settings=job.settings,
-        latency=Latency(),
-        seed=job.seed + (job.init_state or 0),
-        on_frame=watch if arm.task.suite == SPATIAL else None,
+    if job.told is not None:
+        policy = RetoldPolicy(policy, job.told)
+    unpruned = replace(job.settings.pruning, method='none')
+    shadowed = ShadowPolicy(
+        policy,
+        [unpruned] if job.compare else job.shadows,
+        executed=job.settings.control.execute_steps,
     )
-    return replace(summarise(job, result, watch.first), shadows=tuple(compared.shadows))
+    watch = LiftWatch()
+    disturbance = DISTURBANCES[job.disturbance](arm, own_seed) if job.disturbance else None
+    try:
+        result = run_episode(
+            arm,
+            shadowed,
+            settings=job.settings,
+            latency=Latency(),
+            seed=own_seed if job.latency_seed is None else job.latency_seed,
+            on_frame=watch if arm.task.suite == SPATIAL else None,
+            bystanders=[disturbance] if disturbance else [],
+        )
+    finally:
+        if disturbance:
+            disturbance.undo()
+    summary = summarise(job, result, watch.first)
+    if job.compare and summary.inferences:
+        (figures,) = merge_shadows([shadowed.shadows])
+        summary = replace(
+            summary,
+            action_error_mm=1e3 * figures.error_m,
+            action_bias_mm=None if figures.bias_m is None else 1e3 * figures.bias_m,
+        )
+    else:
+        summary = replace(summary, shadows=tuple(shadowed.shadows))
+    return replace(summary, cpu_s=time.process_time() - start_s)
 
 
 _LOADED: list[SimulatedPanda] = []
@@ -174,10 +205,3 @@ def _arm_for(task: str) -> SimulatedPanda:
 @lru_cache(maxsize=1)
 def _policy(reference: str, settings: PolicySettings) -> Policy:
     return load_policy(reference, settings)
-
-
-def use_one_thread() -> None:
-    """Let this worker process compute with one thread."""
-    import torch  # noqa: PLC0415  (in the worker process)
-
-    torch.set_num_threads(1)

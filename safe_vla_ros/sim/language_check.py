@@ -19,8 +19,9 @@ from rich.console import Console
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies import find_policy, read_spec
 from safe_vla_ros.sim.closed_loop import resolve_episode
-from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs, wilson_interval
+from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary, run_jobs
 from safe_vla_ros.sim.lifting import ASKED, OTHER
+from safe_vla_ros.sim.paired_statistics import wilson_interval
 from safe_vla_ros.sim.progress_bar import progress_bar
 from safe_vla_ros.sim.sentences import phrasings
 from safe_vla_ros.sim.tasks import NUM_INIT_STATES, SPATIAL, TASKS, get_task, split_name, task_names

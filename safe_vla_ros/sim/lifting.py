@@ -24,17 +24,21 @@ class LiftWatch:
 
     def __init__(self) -> None:
         self.first: str | None = None
+        self._other_asked = False
         self._stood_m: tuple[float, float] | None = None
 
     def __call__(self, arm: SimulatedPanda, frame: Frame, proprio: Float64Array) -> None:
         """Compare the bowls' heights with those in the first frame."""
-        del arm, proprio
+        del proprio
         table = frame.state
         if table is None or self.first is not None:
             return
         heights = (float(table.bowl[2]), float(table.other_bowl[2]))
         if self._stood_m is None:
             self._stood_m = heights
+        elif arm.task.other_bowl != self._other_asked:
+            self._stood_m = self._stood_m[::-1]
+        self._other_asked = arm.task.other_bowl
         for name, now_m, stood_m in zip((ASKED, OTHER), heights, self._stood_m, strict=True):
             if now_m - stood_m > LIFTED_M:
                 self.first = name

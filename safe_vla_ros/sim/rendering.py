@@ -39,8 +39,27 @@ def use_headless_gl() -> None:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """Something that cameras see and nothing can touch: an upright ellipsoid.
+
+    Attributes:
+        centre: In the world, metres.
+        half_axes: Along the world's axes, metres.
+        colour: Red, green and blue, 0..1.
+    """
+
+    centre: tuple[float, float, float]
+    half_axes: tuple[float, float, float]
+    colour: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class SceneSnapshot:
-    """What a picture of a scene needs: copies of the poses that kinematics computed."""
+    """What a picture of a scene needs: copies of the poses that kinematics computed.
+
+    Attributes:
+        shapes: What is shown beside the model.
+    """
 
     geom_xpos: Float64Array
     geom_xmat: Float64Array
@@ -50,14 +69,16 @@ class SceneSnapshot:
     cam_xmat: Float64Array
     light_xpos: Float64Array
     light_xdir: Float64Array
+    shapes: tuple[Shape, ...] = ()
 
 
-_POSES = tuple(SceneSnapshot.__annotations__)
+_POSES = tuple(name for name in SceneSnapshot.__annotations__ if name != 'shapes')
 
 
-def take_snapshot(data: Any) -> SceneSnapshot:
+def take_snapshot(data: Any, shapes: tuple[Shape, ...] = ()) -> SceneSnapshot:
     """Copy the poses of a ``mujoco.MjData`` whose kinematics are computed."""
-    return SceneSnapshot(**{name: np.array(getattr(data, name)) for name in _POSES})
+    poses = {name: np.array(getattr(data, name)) for name in _POSES}
+    return SceneSnapshot(**poses, shapes=shapes)
 
 
 class Renderer:
@@ -116,6 +137,8 @@ class Renderer:
                 self._renderer.update_scene(self._data, camera_id, self._options)
             finally:
                 self._model.geom_group[:] = groups
+        for shape in snapshot.shapes:
+            self._add(shape)
         return np.ascontiguousarray(self._renderer.render())
 
     def segment(self, snapshot: SceneSnapshot, camera: str) -> NDArray[np.int64]:
@@ -135,6 +158,19 @@ class Renderer:
     def close(self) -> None:
         """Free the GL context."""
         self._renderer.close()
+
+    def _add(self, shape: Shape) -> None:
+        scene, kind = self._renderer.scene, self._mujoco.mjtGeom.mjGEOM_ELLIPSOID
+        colour = np.array([*shape.colour, 1.0], dtype=np.float32)
+        self._mujoco.mjv_initGeom(
+            scene.geoms[scene.ngeom],
+            kind,
+            np.array(shape.half_axes),
+            np.array(shape.centre),
+            np.eye(3).ravel(),
+            colour,
+        )
+        scene.ngeom += 1
 
     def _in_view(self, camera_id: int) -> BoolArray:
         """Tell which geoms' bounding spheres the camera can see, bool [ngeom]."""

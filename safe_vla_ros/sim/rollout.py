@@ -20,7 +20,7 @@ from safe_vla_ros.sim.tasks import SPATIAL
 from safe_vla_ros.types import MessageHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from safe_vla_ros.runtime.inference import InferenceReport
     from safe_vla_ros.runtime.parameters import Resolved
@@ -74,6 +74,20 @@ class FrameListener(Protocol):
         ...
 
 
+class Bystander(Protocol):
+    """Watches an episode, or disturbs it."""
+
+    def step(self, arm: SimulatedPanda, runtime: PolicyRuntime, elapsed_s: float) -> None:
+        """Take note of a moment or change something; called every 10 ms, before physics.
+
+        Args:
+            arm: The robot and its scene.
+            runtime: What drives it.
+            elapsed_s: Simulated time since the episode began, seconds.
+        """
+        ...
+
+
 @dataclass
 class EpisodeResult:
     """What happened in an episode.
@@ -101,6 +115,7 @@ def run_episode(
     on_frame: FrameListener | None = None,
     camera_rate_hz: float = 20.0,
     blind: bool = False,
+    bystanders: Sequence[Bystander] = (),
 ) -> EpisodeResult:
     """Run one episode until success or the benchmark's time limit.
 
@@ -113,6 +128,7 @@ def run_episode(
         on_frame: Called for every frame once its images have arrived.
         camera_rate_hz: Frames per simulated second.
         blind: Give the policy black images; for a policy that does not look at them.
+        bystanders: Who else is there, in turn.
 
     Returns:
         Success, time and every inference's report.
@@ -127,6 +143,7 @@ def run_episode(
     episode.steps_per_frame = max(1, round(1.0 / camera_rate_hz / STEP_S))
     episode.on_frame = on_frame
     episode.blind = blind
+    episode.bystanders = bystanders
     return episode.run()
 
 
@@ -142,6 +159,7 @@ class _Episode:
     steps_per_frame: int = 5
     on_frame: FrameListener | None = None
     blind: bool = False
+    bystanders: Sequence[Bystander] = ()
     frames: list[Frame] = field(default_factory=list)
     result: EpisodeResult = field(default_factory=EpisodeResult)
     inference: DelayedInference = field(init=False)
@@ -158,6 +176,8 @@ class _Episode:
                 self._tick(next_tick_s)
                 next_tick_s += self.tick_s
             self.clock.set(now_s)
+            for bystander in self.bystanders:
+                bystander.step(self.arm, self.runtime, now_s - start_s)
             if step % self.steps_per_frame == 0:
                 self.frames.append(self._see(now_s))
             self._sense(now_s)

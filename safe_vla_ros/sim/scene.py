@@ -116,6 +116,26 @@ class Scene:
         """
         return np.array(self._data.xpos[self._env.obj_body_id[name]])
 
+    def place(self, name: str, position: Float64Array) -> None:
+        """Put an object somewhere, at rest and turned as it is; seen after the next ``advance``.
+
+        Args:
+            name: One of ``object_names`` that is no fixture.
+            position: float64 [3], metres.
+
+        Raises:
+            KeyError: The scene has no such object.
+        """
+        joint = self._model.body_jntadr[self._env.obj_body_id[name]]
+        first, speed = self._model.jnt_qposadr[joint], self._model.jnt_dofadr[joint]
+        self._data.qpos[first : first + 3] = position
+        self._data.qvel[speed : speed + 6] = 0.0
+
+    @property
+    def fixture_names(self) -> tuple[str, ...]:
+        """Names of what stands fast, the table included."""
+        return tuple(self._env.fixtures_dict)
+
     @property
     def restricted_objects(self) -> tuple[str, ...]:
         """Objects from data sets whose own licences stand over the benchmark's."""

@@ -95,6 +95,18 @@ TASKS = tuple(
 """Tasks of the bundled policy, in the order of tables: three scenes, each asked for either bowl."""
 
 
+def other_task(name: str) -> str:
+    """Return the name of the task that asks for the other bowl of the same scene.
+
+    Raises:
+        KeyError: The name is unknown, or its suite has no other bowl.
+    """
+    suite, task_id, other_bowl = split_name(name)
+    other = task_name(suite, task_id, other_bowl=not other_bowl)
+    split_name(other)
+    return other
+
+
 def split_name(name: str) -> tuple[str, int, bool]:
     """Return suite, number and whether it is the other bowl of a task's name.
 
