@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from safe_vla_ros.parameter_types import Change, parameter
+from safe_vla_ros.parameter_types import LARGEST_INT, Change, parameter
 
 Float64Array = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -385,6 +385,16 @@ class PolicySettings:
             'Number format of the policy. auto is bfloat16 on a GPU, otherwise what the policy '
             'stores.',
             choices=('auto', 'float32', 'bfloat16'),
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=parameter(
+            'seed',
+            'Seed of the noise that a diffusion or flow policy makes its actions from. Every '
+            'episode starts with it, so a replay repeats them. Other policies draw none.',
+            minimum=0,
+            maximum=LARGEST_INT,
         ),
     )
     cameras: tuple[str, ...] = field(
