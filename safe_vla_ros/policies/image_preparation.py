@@ -1,4 +1,4 @@
-"""Camera images as a policy was trained with them: numpy and OpenCV, no TensorFlow.
+"""Camera images as a policy was trained with them: numpy, OpenCV and Pillow, no TensorFlow.
 
 The order is that of the published evaluation code of OpenVLA: rotate by 180 degrees or
 mirror, JPEG round trip, resize with an antialiased Lanczos filter, crop the central 90 % of the
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from safe_vla_ros.errors import ImageError
 from safe_vla_ros.types import Float32Array, UInt8Array
@@ -141,6 +142,23 @@ def resize_lanczos3(image: UInt8Array, height: int, width: int) -> UInt8Array:
     values = np.einsum('xj,yjc->yxc', columns, values, optimize=True)
     result: UInt8Array = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return result
+
+
+def resize_bicubic(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Resize as Pillow does, antialiased: what the native training code's transforms use.
+
+    The aspect ratio is not kept, exactly as in training (``resize-naive``).
+
+    Args:
+        image: RGB, uint8 [H, W, 3].
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        RGB, uint8 [height, width, 3].
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @lru_cache(maxsize=16)

@@ -257,10 +257,10 @@ def _refuse_unknown(checkpoint: Checkpoint, sizes: NetworkSizes, used: set[str])
     for tower in sizes.towers:
         used |= {stored.key for stored in tower_sources(checkpoint, tower).values()}
         prefixes += [f'{tower.prefix}.blocks.{block}.' for block in range(tower.blocks)]
-    for key in sorted(checkpoint.tensors.keys() - used):
-        if key.startswith(tuple(prefixes)) and not key.endswith('rotary_emb.inv_freq'):
-            file = checkpoint.tensors[key].path
-            msg = f'{file}: {key} belongs to no part of an OpenVLA network of these sizes'
+    for key, stored in sorted(checkpoint.tensors.items()):
+        known = stored.key in used or key.endswith('rotary_emb.inv_freq')
+        if key.startswith(tuple(prefixes)) and not known:
+            msg = f'{stored.path}: {stored.key} belongs to no part of a network of these sizes'
             raise CheckpointError(msg)
 
 

@@ -45,6 +45,7 @@ POLICY_KINDS = (
         lambda path, config: config.get('model_type') == 'openvla' and _has_action_head(path),
     ),
     PolicyKind('openvla', 'openvla', lambda _, config: config.get('model_type') == 'openvla'),
+    PolicyKind('cogact', 'cogact', lambda _, config: isinstance(config.get('vla'), dict)),
 )
 """Kinds in the order in which they are tried."""
 
@@ -87,6 +88,6 @@ def _module(directory: Path) -> Any:
     known = ', '.join(sorted({'mini_vla', 'openvla'}))
     msg = (
         f'{directory / "config.json"}: model_type is {config.get("model_type")!r}; '
-        f'known model types: {known}'
+        f'known model types: {known}; CogACT is known by its key vla'
     )
     raise CheckpointError(msg)

@@ -89,8 +89,9 @@ def read_tower_sizes(
         registers = checkpoint.length(f'{prefix}.reg_token', 1)
     if blocks < 2 or heads < 1 or width % heads:
         msg = (
-            f'{checkpoint.weights_file}: {prefix} has {blocks} blocks, width {width} and {heads} '
-            'heads; at least two blocks and a width divisible by the heads are needed'
+            f'{checkpoint.weights_file}: {checkpoint.stored_name(prefix)} has {blocks} blocks, '
+            f'width {width} and {heads} heads; at least two blocks and a width divisible by the '
+            'heads are needed'
         )
         raise CheckpointError(msg)
     sizes = TowerSizes(
