@@ -28,6 +28,7 @@ REFRESH_REASONS = (
     'max_age',
     'parameters',
     'layout',
+    'failure',
 )
 """Why a key step renewed the saliency reference (message of ``~/subtask_reset``)."""
 
@@ -44,6 +45,10 @@ ACTION_ROWS = 'action'
 LAST_ROW = 'last'
 QUERY_ROWS = (ACTION_ROWS, LAST_ROW)
 """What ``pruning.query_rows`` may be: the rows whose attention is the saliency."""
+TEXT_ROWS = 'text'
+ALL_ROWS = 'all'
+TAPPED_ROWS = (ACTION_ROWS, LAST_ROW, TEXT_ROWS, ALL_ROWS)
+"""Rows whose attention a method can read."""
 
 
 class Clock(Protocol):

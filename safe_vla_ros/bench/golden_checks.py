@@ -20,7 +20,7 @@ from safe_vla_ros.bench.golden_set import (
     unpacked,
 )
 from safe_vla_ros.policies.openvla_policy import Prediction
-from safe_vla_ros.pruning import EpisodeState, kept_count
+from safe_vla_ros.pruning import EpisodeState, SaliencyReference, kept_count
 from safe_vla_ros.types import PruningSettings
 
 EXACT = 0.0
@@ -175,7 +175,7 @@ def _pruned_quantities(
     """Return limit and value by name; what a step does not have is -1 or NaN, as in the files."""
     output = prediction.output
     trace, reference = output.report.trace, episode.reference
-    if trace is None or reference is None:
+    if trace is None or not isinstance(reference, SaliencyReference):
         msg = 'the pruner gave no intermediate values'
         raise GoldenSetError(msg)
     total = output.visual.stop - output.visual.start

@@ -25,7 +25,7 @@ from safe_vla_ros.policies.openvla_oft_model import OftModel
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.policies.vision_sizes import TowerSizes
 from safe_vla_ros.pruning import EpisodeState
-from safe_vla_ros.pruning.flops import layer_macs
+from safe_vla_ros.pruning.flops import pass_macs
 from safe_vla_ros.types import PruningSettings, UInt8Array
 
 SHAPES = ('openvla-oft-7b', 'openvla-7b', 'mini')
@@ -177,7 +177,7 @@ class OpenVlaSpeedModel:
         }
         macs = output.macs
         if 'generate' in stages:
-            macs += _generated_macs(self._network.decoder.config, output, settings.layer)
+            macs += _generated_macs(self._network.decoder.config, output)
         return SpeedStep(stages, output, macs)
 
     @torch.inference_mode()
@@ -234,11 +234,7 @@ class MiniSpeedModel:
             output = run_decoder(
                 model.decoder,
                 embeddings,
-                visual=model.visual_slice,
-                action_rows=model.action_slice,
-                last_row=embeddings.shape[1] - 1,
-                tokens_per_camera=tuple(r * c for r, c in model.config.grids.values()),
-                causal=False,
+                layout=model.layout,
                 episode=episode,
                 settings=settings,
                 stamp_s=0.0,
@@ -269,13 +265,13 @@ def _count_macs(work: Callable[[], object]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _generated_macs(config: LlamaConfig, output: DecoderOutput, layer: int) -> int:
+def _generated_macs(config: LlamaConfig, output: DecoderOutput) -> int:
     """Count the passes of the tokens after the first, each over its layers' own cache."""
-    total = 0
-    for past in range(ACTION_DIM - 1):
-        for index in range(config.num_hidden_layers):
-            rows = output.length if index < layer else output.hidden.shape[1]
-            total += layer_macs(
-                1, config.hidden_size, config.intermediate_size, context=rows + past + 1
-            )
-    return total
+    return sum(
+        pass_macs(
+            ((1, keys + past + 1) for keys in output.layer_keys),
+            width=config.hidden_size,
+            mlp_width=config.intermediate_size,
+        )
+        for past in range(ACTION_DIM - 1)
+    )

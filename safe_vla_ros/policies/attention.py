@@ -1,10 +1,13 @@
-"""SDPA that can also report what a few query rows attend to.
+"""SDPA that can also report what a few query rows attend to, and attend to a stored context.
 
-The taps travel as keyword arguments through the layer call, so a model holds no state of them.
+Taps and context travel as keyword arguments through the layer call, so a model holds no state of
+them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,28 +17,37 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from safe_vla_ros.policies.stage_timer import StageTimer
-from safe_vla_ros.pruning.saliency import attention_saliency
+from safe_vla_ros.pruning.context import KeyValueContext
+from safe_vla_ros.pruning.saliency import attention_probabilities, mean_saliency
 
 TAPPING_ATTENTION = 'safe_vla_tapping_sdpa'
 """Name of the attention function among transformers' attention implementations."""
 
 
 class SaliencyTap:
-    """Asks one layer for the saliency of its visual tokens.
+    """Asks one layer what a few of its query rows attend to.
 
     Attributes:
         rows: Query rows that are asked.
-        columns: Visual columns.
-        saliency: The answer, float32 [B, N]; None until the layer has run.
+        columns: Visual columns among the keys, V of them.
+        answer: The saliency, float32 [B, V], or what the tap's own ``read`` made of the
+            probabilities [H, R, S], with a batch dimension; None until the layer has run.
     """
 
-    __slots__ = ('_stopwatch', 'columns', 'rows', 'saliency')
+    __slots__ = ('_read', '_stopwatch', 'answer', 'columns', 'rows')
 
-    def __init__(self, rows: slice, columns: slice, stopwatch: StageTimer) -> None:
+    def __init__(
+        self,
+        rows: slice,
+        columns: slice,
+        stopwatch: StageTimer,
+        read: Callable[[Tensor, slice], Tensor] | None = None,
+    ) -> None:
         self.rows = rows
         self.columns = columns
-        self.saliency: Tensor | None = None
+        self.answer: Tensor | None = None
         self._stopwatch = stopwatch
+        self._read = read
 
     def read(
         self,
@@ -46,15 +58,18 @@ class SaliencyTap:
         causal: bool,
         attention_mask: Tensor | None,
     ) -> None:
-        """Take the saliency from rotated queries [B, H, S, d] and keys [B, G, S', d]."""
+        """Take the answer from rotated queries [B, H, S, d] and keys [B, G, S', d]."""
         with self._stopwatch.stage('taps'):
-            self.saliency = attention_saliency(
+            probabilities = attention_probabilities(
                 query[:, :, self.rows],
                 key,
-                columns=self.columns,
                 scaling=scaling,
                 bias=self._bias(query, key, causal, attention_mask),
             )
+            if self._read is None:
+                self.answer = mean_saliency(probabilities, self.columns)
+            else:
+                self.answer = self._read(probabilities[0], self.columns)[None]
 
     def _bias(
         self, query: Tensor, key: Tensor, causal: bool, attention_mask: Tensor | None
@@ -72,6 +87,23 @@ class SaliencyTap:
         return torch.zeros(forbidden.shape, device=query.device).masked_fill(forbidden, -torch.inf)
 
 
+@dataclass(frozen=True)
+class ContextWrite:
+    """Where the rows of a pass stand in a context, and that their keys go there.
+
+    Attributes:
+        context: The buffer of all layers.
+        positions: Where the rows stand, int64 [S]; None when they are all rows in order.
+    """
+
+    context: KeyValueContext
+    positions: Tensor | None
+
+    def into_layer(self, module: Any, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values [1, G, S, d] of an attention module; return all it attends to."""
+        return self.context.write(module.layer_idx, key, value, self.positions)
+
+
 def tapping_attention(
     module: nn.Module,
     query: Tensor,
@@ -82,9 +114,13 @@ def tapping_attention(
     scaling: float | None = None,
     is_causal: bool | None = None,
     saliency_tap: SaliencyTap | None = None,
+    context_write: ContextWrite | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Run SDPA as usual and, where a tap is set, answer it with one thin matmul.
+
+    With a context the keys and values of the rows are written into it first, and the queries
+    attend to all that it holds.
 
     Args:
         module: The attention module; its ``is_causal`` holds when the argument is None.
@@ -96,11 +132,14 @@ def tapping_attention(
         is_causal: Whether a row sees only itself and what stands before it, when there is no mask.
             Without a mask transformers is causal, so a bidirectional model must say False.
         saliency_tap: Filled in when given.
+        context_write: Written when given; a mask is then [B, 1, S, S'] with all S' rows of it.
         **kwargs: Passed on to SDPA.
 
     Returns:
         Attention output [B, S, H, d], and None for the weights.
     """
+    if context_write is not None:
+        key, value = context_write.into_layer(module, key, value)
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs
     )

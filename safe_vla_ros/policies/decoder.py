@@ -1,7 +1,8 @@
-"""Runs a Llama decoder layer by layer and drops visual tokens at layer K."""
+"""Runs a Llama decoder layer by layer, with as many rows as the pruning method lets go on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,21 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from safe_vla_ros.errors import NonFiniteError
-from safe_vla_ros.policies.attention import SaliencyTap
+from safe_vla_ros.policies.attention import ContextWrite, SaliencyTap
+from safe_vla_ros.policies.pass_rows import PassRows
 from safe_vla_ros.policies.stage_timer import StageTimer
-from safe_vla_ros.pruning import StepInput, StepReport, decoder_macs, make_pruner
-from safe_vla_ros.types import ACTION_ROWS, PRUNING_STAGES, PruningSettings
+from safe_vla_ros.pruning import (
+    KeyValueContext,
+    PrunerStep,
+    SequenceLayout,
+    StepInput,
+    StepReport,
+    Tap,
+    host,
+    make_pruner,
+    pass_macs,
+)
+from safe_vla_ros.types import PRUNING_STAGES, PruningSettings
 
 if TYPE_CHECKING:
     from safe_vla_ros.pruning import EpisodeState
@@ -27,22 +39,23 @@ class DecoderOutput:
     Attributes:
         hidden: Hidden states of the kept rows after the final norm, [1, S', D].
         positions: Original positions of these rows, ascending int64 [S'].
-        length: S, rows before pruning.
-        visual: Positions of the visual tokens before pruning.
-        kept: Kept visual indices, ascending int64 [M] in 0..N-1; all N on an unpruned pass.
+        layout: Where everything stood before pruning.
+        kept: Visual indices whose rows went through every layer, ascending int64 [M] in 0..N-1; all
+            N on an unpruned pass.
         report: What the pruner says, with the scores and intermediate values.
+        layer_keys: Keys that the rows of each layer attended to.
         macs: Multiply-accumulates of the pass.
         macs_full: The same had nothing been pruned.
-        cache: Keys and values by layer when asked for; deep layers hold the kept rows only.
+        cache: Keys and values by layer when asked for: those that the layer's rows attended to.
         stopwatch: Time of the stages.
     """
 
     hidden: Tensor
     positions: Tensor
-    length: int
-    visual: slice
+    layout: SequenceLayout
     kept: Tensor
     report: StepReport
+    layer_keys: tuple[int, ...]
     macs: int
     macs_full: int
     cache: DynamicCache | None
@@ -50,8 +63,18 @@ class DecoderOutput:
 
     @property
     def pruned(self) -> bool:
-        """Whether visual tokens were dropped."""
-        return self.hidden.shape[1] < self.length
+        """Whether not every visual token went through every layer."""
+        return len(self.kept) < self.layout.total
+
+    @property
+    def length(self) -> int:
+        """S, rows before pruning."""
+        return self.layout.length
+
+    @property
+    def visual(self) -> slice:
+        """Positions of the visual tokens before pruning."""
+        return self.layout.visual
 
     @property
     def scores(self) -> Tensor | None:
@@ -95,51 +118,196 @@ class DecoderOutput:
         Raises:
             ValueError: The slice holds visual tokens.
         """
-        start, stop, _ = positions.indices(self.length)
-        if start >= self.visual.stop:
-            dropped = self.length - self.hidden.shape[1]
-            return self.hidden[:, start - dropped : stop - dropped]
-        if stop <= self.visual.start:
-            return self.hidden[:, start:stop]
-        raise ValueError(
-            f'rows {start}..{stop - 1} hold visual tokens '
-            f'({self.visual.start}..{self.visual.stop - 1}), which pruning may have dropped'
+        return self.hidden[:, self.layout.place(positions, self.hidden.shape[1])]
+
+
+class OpenPass:
+    """A pass whose layers have run; ``finish`` makes it count.
+
+    Between the two, whoever runs the rows that the decoder does not have (an action expert over a
+    prefix) answers the taps of ``late_taps`` with ``observe``.
+
+    Attributes:
+        rows: The rows in the stream; their hidden states are those after the final norm.
+        cache: Keys and values by layer when asked for.
+        late_taps: What is still to be read, by layer; empty when the decoder has all rows.
+    """
+
+    def __init__(
+        self,
+        decoder: Any,
+        step: PrunerStep,
+        step_input: StepInput,
+        stopwatch: StageTimer,
+        context: KeyValueContext | None,
+    ) -> None:
+        self.cache: DynamicCache | None = None
+        self.late_taps: dict[int, Tap] = {}
+        self._step = step
+        self._input = step_input
+        self._stopwatch = stopwatch
+        self._context = context
+        self._answers: dict[int, Tensor] = {}
+        self._executed: list[tuple[int, int]] = []
+        self._config = decoder.config
+        embeddings = step_input.embeddings[None]
+        positions = torch.arange(step_input.layout.length, device=embeddings.device)
+        self.rows = PassRows(
+            embeddings,
+            decoder.rotary_emb(embeddings, position_ids=positions[None]),
+            step_input.layout,
+            context=context is not None,
         )
+
+    def run(self, decoder: Any, cache: DynamicCache | None) -> None:
+        """Run every layer and the final norm."""
+        step, rows, stopwatch = self._step, self.rows, self._stopwatch
+        plan = step.plan
+        for index, layer in enumerate(decoder.layers):
+            if index in plan.selections:
+                with stopwatch.stage('selection'):
+                    selection = step.select(index)
+                with stopwatch.stage('gathers'):
+                    rows.narrow(selection)
+            tap = self._tap(plan.taps[index], index) if index in plan.taps else None
+            rows.hidden = layer(
+                rows.hidden,
+                attention_mask=rows.mask,
+                past_key_values=cache,
+                position_embeddings=rows.rotary,
+                is_causal=self._input.layout.causal,
+                saliency_tap=tap,
+                context_write=self._write(),
+            )
+            self._executed.append((rows.count, rows.keys))
+            if tap is not None:
+                with stopwatch.stage('selection'):
+                    answer = _answer(tap)
+                    plain = plan.taps[index].read is None
+                    self.observe(index, rows.spread(answer) if plain else answer)
+            if index == plan.decision:
+                with stopwatch.stage('selection'):
+                    plan = step.decide()
+        rows.hidden = decoder.norm(rows.hidden)
+
+    def observe(self, layer: int, answer: Tensor) -> None:
+        """Give the pruner what a tap has read, float32 [N] unless the tap reads something else."""
+        self._answers[layer] = answer
+        self._step.observe(layer, answer)
+
+    @torch.inference_mode()
+    def finish(self) -> DecoderOutput:
+        """Let the pruner update the episode; nothing has changed in it before.
+
+        Raises:
+            NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
+        """
+        rows, layout, config = self.rows, self._input.layout, self._config
+        with self._stopwatch.stage('decode'):
+            self._check_finite()
+            with self._stopwatch.stage('selection'):
+                report = self._step.finish(self._context)
+        cost = {'width': config.hidden_size, 'mlp_width': config.intermediate_size}
+        whole = [(layout.length, layout.length)] * len(self._executed)
+        kept = rows.kept
+        return DecoderOutput(
+            hidden=rows.hidden,
+            positions=rows.positions,
+            layout=layout,
+            kept=torch.arange(layout.total, device=rows.hidden.device) if kept is None else kept,
+            report=report,
+            layer_keys=tuple(keys for _, keys in self._executed),
+            macs=pass_macs(self._executed, **cost),
+            macs_full=pass_macs(whole, **cost),
+            cache=self.cache,
+            stopwatch=self._stopwatch,
+        )
+
+    def _tap(self, tap: Tap, index: int) -> SaliencyTap | None:
+        asked = self.rows.query_rows(tap.rows)
+        if asked is None:
+            self.late_taps[index] = tap
+            return None
+        return SaliencyTap(asked, self.rows.columns, self._stopwatch, tap.read)
+
+    def _write(self) -> ContextWrite | None:
+        if self._context is None:
+            return None
+        whole = self.rows.kept is None
+        return ContextWrite(self._context, None if whole else self.rows.positions)
+
+    def _check_finite(self) -> None:
+        """Name the first place that is not finite; one look at the device when all is well."""
+        places = [(f'attention of decoder layer {i}', v) for i, v in self._answers.items()]
+        places.append(('hidden states after the final norm', self.rows.hidden))
+        finite = torch.stack([torch.isfinite(values).all() for _, values in places])
+        if host.read_number(finite.all()):
+            return
+        where = places[finite.tolist().index(False)][0]
+        if not bool(torch.isfinite(self._input.tokens).all()):
+            where = 'visual tokens'
+        left = 'the reference was left as it was'
+        if self._context is not None:
+            left = 'the next pass computes every token'
+        raise NonFiniteError(f'{where}: NaN or infinity; {left}')
 
 
 @torch.inference_mode()
-def run_decoder(
+def run_layers(
     decoder: Any,
     inputs_embeds: Tensor,
     *,
-    visual: slice,
-    action_rows: slice,
-    last_row: int,
-    tokens_per_camera: tuple[int, ...],
-    causal: bool,
+    layout: SequenceLayout,
     episode: EpisodeState,
     settings: PruningSettings,
     stamp_s: float,
     use_cache: bool = False,
-) -> DecoderOutput:
-    """Run one step: embeddings in, hidden states of the kept rows out.
+    patches: Callable[[], Tensor] | None = None,
+) -> OpenPass:
+    """Run one step up to ``OpenPass.finish``; see ``run_decoder``."""
+    stopwatch = StageTimer(inputs_embeds.device)
+    layers = len(decoder.layers)
+    step_input = StepInput(inputs_embeds[0], layout, layers, settings, stamp_s, patches)
+    with stopwatch.stage('decode'):
+        with stopwatch.stage('matching'):
+            step = make_pruner(settings.method).begin(step_input, episode)
+        context = step.context
+        if step.plan.context and context is None:
+            context = make_context(decoder.config, layout.length, inputs_embeds)
+        run = OpenPass(decoder, step, step_input, stopwatch, context)
+        run.cache = DynamicCache() if use_cache else None
+        run.run(decoder, run.cache if context is None else None)
+        if use_cache and context is not None:
+            run.cache = copy_context(context)
+    return run
 
-    Layers 0..K-1 see every row, K..L-1 and the final norm the kept ones, at their original
-    positions. Whether the step is a key step is decided before layer K, so nothing runs twice. The
-    episode changes only when the whole pass has succeeded.
+
+def run_decoder(
+    decoder: Any,
+    inputs_embeds: Tensor,
+    *,
+    layout: SequenceLayout,
+    episode: EpisodeState,
+    settings: PruningSettings,
+    stamp_s: float,
+    use_cache: bool = False,
+    patches: Callable[[], Tensor] | None = None,
+) -> DecoderOutput:
+    """Run one step: embeddings in, hidden states of the rows that went on out.
+
+    Which rows a layer runs, at their original positions, and whether those that left stay visible
+    says the method's ``PassPlan``; whether the step is a key step is decided before any row leaves,
+    so nothing runs twice. The episode changes only when the whole pass has succeeded.
 
     Args:
         decoder: A ``LlamaModel`` on which ``use_tapping_attention`` was called.
         inputs_embeds: [1, S, D].
-        visual: Positions of the N visual tokens, cameras one after another.
-        action_rows: Positions of the query rows ``action``.
-        last_row: Position of the query row ``last``.
-        tokens_per_camera: Visual tokens by camera; sums to N.
-        causal: Whether a row sees only itself and what stands before it; else it sees all.
+        layout: Where everything stands.
         episode: The pruner's memory.
         settings: How to prune.
         stamp_s: Time of the observation, seconds.
         use_cache: Also return keys and values for ``decode_token``.
+        patches: For methods that compare images: the pixels under each visual token, [N, P].
 
     Returns:
         Hidden states, what was kept, and what it cost.
@@ -147,83 +315,44 @@ def run_decoder(
     Raises:
         NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
         ParameterError: The settings do not fit the decoder.
-        ValueError: The visual slice and the tokens per camera disagree.
     """
-    length = inputs_embeds.shape[1]
-    total = visual.stop - visual.start
-    if sum(tokens_per_camera) != total:
-        raise ValueError(f'{total} visual tokens, but {tokens_per_camera} tokens per camera')
-    config = decoder.config
-    layers = decoder.layers
-    tokens = inputs_embeds[0, visual]
-    device = inputs_embeds.device
-    stopwatch = StageTimer(device)
-    taps: dict[int, SaliencyTap] = {}
-    cache = DynamicCache() if use_cache else None
-    with stopwatch.stage('decode'):
-        with stopwatch.stage('matching'):
-            step = make_pruner(settings.method).begin(
-                StepInput(tokens, tokens_per_camera, len(layers), settings, stamp_s), episode
-            )
-        hidden = inputs_embeds
-        positions = torch.arange(length, device=device)
-        rotary = decoder.rotary_emb(hidden, position_ids=positions[None])
-        kept = None
-        for index, layer in enumerate(layers):
-            if index == settings.layer:
-                with stopwatch.stage('selection'):
-                    kept = step.select()
-                if kept is not None:
-                    with stopwatch.stage('gathers'):
-                        # Everything that has one entry per row; there is no mask to rebuild,
-                        # because order is kept and causality is a flag.
-                        positions = torch.cat(
-                            [
-                                positions[: visual.start],
-                                kept + visual.start,
-                                positions[visual.stop :],
-                            ]
-                        )
-                        hidden = hidden.index_select(1, positions)
-                        rotary = tuple(table.index_select(1, positions) for table in rotary)
-            rows = step.rows_at(index) if kept is None else None
-            tap = None
-            if rows is not None:
-                asked = action_rows if rows == ACTION_ROWS else slice(last_row, last_row + 1)
-                tap = taps[index] = SaliencyTap(asked, visual, stopwatch)
-            hidden = layer(
-                hidden,
-                attention_mask=None,
-                past_key_values=cache,
-                position_embeddings=rotary,
-                is_causal=causal,
-                saliency_tap=tap,
-            )
-            if tap is not None:
-                with stopwatch.stage('selection'):
-                    step.observe(index, _answer(tap))
-        hidden = decoder.norm(hidden)
-        _check_finite(tokens, taps, hidden)
-        with stopwatch.stage('selection'):
-            report = step.finish()
-    cost = {
-        'layer': min(settings.layer, len(layers)),
-        'num_layers': len(layers),
-        'width': config.hidden_size,
-        'mlp_width': config.intermediate_size,
-    }
-    return DecoderOutput(
-        hidden=hidden,
-        positions=positions,
+    return run_layers(
+        decoder,
+        inputs_embeds,
+        layout=layout,
+        episode=episode,
+        settings=settings,
+        stamp_s=stamp_s,
+        use_cache=use_cache,
+        patches=patches,
+    ).finish()
+
+
+def make_context(config: Any, length: int, like: Tensor) -> KeyValueContext:
+    """Make room for the keys and values of ``length`` rows of a decoder with this configuration.
+
+    Args:
+        config: The decoder's.
+        length: S.
+        like: A tensor of the dtype and on the device that the decoder computes with.
+    """
+    heads = config.num_attention_heads
+    return KeyValueContext.allocate(
+        layers=config.num_hidden_layers,
+        heads=config.num_key_value_heads,
         length=length,
-        visual=visual,
-        kept=torch.arange(total, device=device) if kept is None else kept,
-        report=report,
-        macs=decoder_macs(length, hidden.shape[1], **cost),
-        macs_full=decoder_macs(length, length, **cost),
-        cache=cache,
-        stopwatch=stopwatch,
+        width=getattr(config, 'head_dim', None) or config.hidden_size // heads,
+        dtype=like.dtype,
+        device=like.device,
     )
+
+
+def copy_context(context: KeyValueContext) -> DynamicCache:
+    """Copy a context into a cache that may grow, so that decoding leaves the context as it is."""
+    cache = DynamicCache()
+    for index, (keys, values) in enumerate(context.buffer):
+        cache.update(keys[None].clone(), values[None].clone(), index)
+    return cache
 
 
 @torch.inference_mode()
@@ -252,21 +381,8 @@ def decode_token(decoder: Any, embedding: Tensor, *, position: int, cache: Dynam
 
 
 def _answer(tap: SaliencyTap) -> Tensor:
-    if tap.saliency is None:
+    if tap.answer is None:
         raise ValueError(
             'the decoder does not run tapping_attention: use_tapping_attention(decoder)'
         )
-    return tap.saliency[0]
-
-
-def _check_finite(tokens: Tensor, taps: dict[int, SaliencyTap], hidden: Tensor) -> None:
-    """Name the first place that holds NaN or infinity; one look at the device when all is well."""
-    places = [(f'attention of decoder layer {index}', _answer(tap)) for index, tap in taps.items()]
-    places.append(('hidden states after the final norm', hidden))
-    finite = torch.stack([torch.isfinite(values).all() for _, values in places])
-    if bool(finite.all()):
-        return
-    where = places[finite.tolist().index(False)][0]
-    if not bool(torch.isfinite(tokens).all()):
-        where = 'visual tokens'
-    raise NonFiniteError(f'{where}: NaN or infinity; the reference was left as it was')
+    return tap.answer[0]

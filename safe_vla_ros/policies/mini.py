@@ -223,11 +223,7 @@ class MiniPolicy:
         output = run_decoder(
             self._model.decoder,
             embeddings,
-            visual=self._model.visual_slice,
-            action_rows=self._model.action_slice,
-            last_row=embeddings.shape[1] - 1,
-            tokens_per_camera=tuple(r * c for r, c in self._config.grids.values()),
-            causal=False,
+            layout=self._model.layout,
             episode=memory,
             settings=pruning,
             stamp_s=observation.stamp_s,

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel
 
+from safe_vla_ros.pruning import SequenceLayout
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -110,6 +112,18 @@ class MiniVla(nn.Module):
         """Positions of the action placeholders in the sequence."""
         start = self.config.num_visual_tokens + 1 + self.config.instruction_length
         return slice(start, start + self.config.chunk_size)
+
+    @property
+    def layout(self) -> SequenceLayout:
+        """Where everything stands in the sequence."""
+        actions = self.action_slice
+        return SequenceLayout(
+            length=actions.stop + 1,
+            visual=self.visual_slice,
+            tokens_per_camera=tuple(r * c for r, c in self.config.grids.values()),
+            last_row=actions.stop,
+            action_rows=actions,
+        )
 
     def encode_images(self, images: Mapping[str, Tensor]) -> Tensor:
         """Turn images into projected visual tokens.

@@ -20,6 +20,7 @@ from safe_vla_ros.policies.openvla_config import NetworkSizes
 from safe_vla_ros.policies.prompt import STOP_ID
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.policies.vision import FusedVision, load_vision, tower_sources
+from safe_vla_ros.pruning import SequenceLayout
 
 if TYPE_CHECKING:
     from safe_vla_ros.pruning import EpisodeState
@@ -119,14 +120,18 @@ class OpenVlaNetwork(nn.Module):
             NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
         """
         tokens = sequence.visual.stop - sequence.visual.start
+        layout = SequenceLayout(
+            length=sequence.embeddings.shape[1],
+            visual=sequence.visual,
+            tokens_per_camera=(tokens // cameras,) * cameras,
+            last_row=sequence.last_row,
+            action_rows=sequence.action_rows,
+            causal=causal,
+        )
         return run_decoder(
             self.decoder,
             sequence.embeddings,
-            visual=sequence.visual,
-            action_rows=sequence.action_rows,
-            last_row=sequence.last_row,
-            tokens_per_camera=(tokens // cameras,) * cameras,
-            causal=causal,
+            layout=layout,
             episode=episode,
             settings=pruning,
             stamp_s=stamp_s,

@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
+from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.types import REFRESH_REASONS
 
 EPISODE_START = 'episode_start'
+FAILURE = 'failure'
+
+
+class Reference(Protocol):
+    """What a method remembers; each method has a frozen class of its own."""
+
+    @property
+    def stamp_s(self) -> float:
+        """Observation stamp of the newest key step, seconds."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,19 @@ class Signature:
 class EpisodeState:
     """Memory of one episode, owned by the caller; satisfies ``types.EpisodeMemory``.
 
-    It changes only in ``clear`` and when a step has succeeded. Not thread-safe.
+    It changes only in ``clear`` and when a step has succeeded; ``take`` is the exception. Not
+    thread-safe.
+
+    Attributes:
+        reference: What the method remembers; None when the next step must be a key step.
+        context: Keys and values that go with it; None for a method without.
+        steps: Steps that have succeeded.
+        key_steps: Key steps by reason.
     """
 
     def __init__(self) -> None:
-        self.reference: SaliencyReference | None = None
+        self.reference: Reference | None = None
+        self.context: KeyValueContext | None = None
         self.steps = 0
         self.key_steps: Counter[str] = Counter()
         self.random_state: Tensor | None = None
@@ -64,6 +84,11 @@ class EpisodeState:
     def reference_stamp_s(self) -> float | None:
         """Observation stamp of the newest key step, seconds; None when the memory is empty."""
         return None if self.reference is None else self.reference.stamp_s
+
+    @property
+    def context_bytes(self) -> int:
+        """Size of the keys and values that outlive a step, bytes; 0 for a method without."""
+        return 0 if self.context is None else self.context.nbytes
 
     def clear(self, reason: str) -> None:
         """Forget the reference; the next step is a key step with this reason.
@@ -79,7 +104,7 @@ class EpisodeState:
         if reason not in REFRESH_REASONS:
             allowed = ', '.join(REFRESH_REASONS)
             raise ValueError(f'reason is {reason!r}, allowed are {allowed}')
-        self.reference = None
+        self._forget()
         self._signature = None
         self._pending_reason = reason
         if reason == EPISODE_START:
@@ -94,11 +119,38 @@ class EpisodeState:
             return 'parameters'
         return self._pending_reason if self.reference is None else None
 
-    def remember(self, reference: SaliencyReference, signature: Signature, reason: str) -> None:
-        """Store a key step that succeeded."""
+    def take(self) -> tuple[Reference | None, KeyValueContext | None]:
+        """Hand the memory to a pass that will write into it.
+
+        Until ``remember`` brings it back the episode is as after a failed pass: empty, so that the
+        next step is a key step with the reason ``failure``.
+        """
+        taken = self.reference, self.context
+        if self.reference is not None:
+            self._pending_reason = FAILURE
+        self._forget()
+        return taken
+
+    def remember(
+        self,
+        reference: Reference,
+        signature: Signature,
+        reason: str | None,
+        context: KeyValueContext | None = None,
+    ) -> None:
+        """Store what a step that succeeded leaves.
+
+        Args:
+            reference: What the method remembers from now on.
+            signature: What it depends on.
+            reason: Why it was a key step; None when it was none.
+            context: Keys and values that go with the reference.
+        """
         self.reference = reference
+        self.context = context
         self._signature = signature
-        self.key_steps[reason] += 1
+        if reason is not None:
+            self.key_steps[reason] += 1
         self.steps += 1
 
     def advance(self, signature: Signature) -> None:
@@ -107,9 +159,13 @@ class EpisodeState:
         A step of another method or layout ends the life of the reference.
         """
         if self._signature != signature:
-            self.reference = None
+            self._forget()
         self._signature = signature
         self.steps += 1
+
+    def _forget(self) -> None:
+        self.reference = None
+        self.context = None
 
 
 def make_episode() -> EpisodeState:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def layer_macs(tokens: int, width: int, mlp_width: int, context: int | None = None) -> int:
     """Count one decoder layer: 4nd^2 + 2n^2 d + 3ndm (safe_pruner, Cost).
@@ -10,7 +12,7 @@ def layer_macs(tokens: int, width: int, mlp_width: int, context: int | None = No
         tokens: n, rows that the layer computes.
         width: d.
         mlp_width: m.
-        context: Keys that each row attends to; n when None. Differs when a cache holds the past.
+        context: Keys that each row attends to; n when None. Differs when keys are stored.
 
     Returns:
         Multiply-accumulates.
@@ -22,22 +24,15 @@ def layer_macs(tokens: int, width: int, mlp_width: int, context: int | None = No
     return projections + attention + mlp
 
 
-def decoder_macs(
-    full: int, kept: int, *, layer: int, num_layers: int, width: int, mlp_width: int
-) -> int:
-    """Count a pass whose layers from ``layer`` on see only the kept tokens.
+def pass_macs(layers: Iterable[tuple[int, int]], *, width: int, mlp_width: int) -> int:
+    """Count a pass as it was executed.
 
     Args:
-        full: Tokens before pruning.
-        kept: Tokens after it; ``full`` on an unpruned pass.
-        layer: K.
-        num_layers: L.
+        layers: Rows computed and keys attended to, layer by layer.
         width: d.
         mlp_width: m.
 
     Returns:
-        Multiply-accumulates of the L layers; embedding, final norm and head are not counted.
+        Multiply-accumulates of the layers; embedding, final norm and head are not counted.
     """
-    shallow = layer_macs(full, width, mlp_width)
-    deep = layer_macs(kept, width, mlp_width)
-    return layer * shallow + (num_layers - layer) * deep
+    return sum(layer_macs(rows, width, mlp_width, context=keys) for rows, keys in layers)

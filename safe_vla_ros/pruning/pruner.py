@@ -1,14 +1,25 @@
-"""The seam between a decoder and a pruning method."""
+"""The seam between a decoder and a pruning method.
+
+A method is a plan, which is static, and a few pure tensor functions. The decoder asks in this
+order: ``begin`` (memory and visual tokens are known), then before and after each layer what the
+plan says, then ``finish``. In ``begin`` and ``decide`` a method may read a number back from the
+device to choose its plan; in ``observe`` and ``select`` it may not, and shapes follow from the plan
+alone (no boolean masks, no ``nonzero``), so that what lies between can be one CUDA graph.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
+from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState, Signature
-from safe_vla_ros.types import PruningSettings
+from safe_vla_ros.pruning.pass_plan import PassPlan, Selection
+from safe_vla_ros.pruning.sequence import SequenceLayout
+from safe_vla_ros.types import TEXT_ROWS, PruningSettings
 
 
 @dataclass(frozen=True)
@@ -16,22 +27,35 @@ class StepInput:
     """What a pruner is told before the first layer runs.
 
     Attributes:
-        tokens: Projected visual tokens v_t [N, D]; no batch dimension.
-        tokens_per_camera: Their number by camera, in order; sums to N.
+        embeddings: The whole input sequence [S, D]; no batch dimension.
+        layout: Where everything stands in it.
         num_layers: L.
         settings: How to prune.
         stamp_s: Time of the observation, seconds.
+        patches: Returns the pixels under each visual token, float [N, P], made only when asked;
+            None where the policy has no such thing.
     """
 
-    tokens: Tensor
-    tokens_per_camera: tuple[int, ...]
+    embeddings: Tensor
+    layout: SequenceLayout
     num_layers: int
     settings: PruningSettings
     stamp_s: float
+    patches: Callable[[], Tensor] | None = None
+
+    @property
+    def tokens(self) -> Tensor:
+        """Projected visual tokens v_t [N, D]."""
+        return self.embeddings[self.layout.visual]
+
+    @property
+    def text(self) -> Tensor:
+        """Embeddings [T, D] of the rows ``text``."""
+        return self.embeddings[self.layout.rows(TEXT_ROWS)]
 
     def signature(self, *method: object) -> Signature:
         """Name what a memory made now depends on: the method's own facts and the layout."""
-        layout = (self.tokens_per_camera, self.tokens.shape[-1])
+        layout = (self.layout.tokens_per_camera, self.embeddings.shape[-1])
         return Signature(method=(self.settings.method, *method), layout=layout)
 
 
@@ -62,41 +86,66 @@ class StepReport:
         key_step: Whether the step renewed the memory.
         reason: One of ``types.REFRESH_REASONS`` on a key step, else None.
         similarity: kappa; None without a forecast.
+        residual: Share of what the step would have left stale, 0..1; None without a context.
         scores: Score of every visual token, float32 [N]; None when the method has none.
+        ages: Steps since each visual token was computed, float32 [N], 0 for those of this step;
+            None when a token that is not computed is not seen either.
         trace: Intermediate values, where the method offers them.
     """
 
     key_step: bool = False
     reason: str | None = None
     similarity: float | None = None
+    residual: float | None = None
     scores: Tensor | None = None
+    ages: Tensor | None = None
     trace: SafeTrace | None = None
 
 
 class PrunerStep(Protocol):
-    """One pass of the decoder as a pruner follows it; called in the order of the methods."""
+    """One pass of the decoder as a pruner follows it."""
 
-    def rows_at(self, layer: int) -> str | None:
-        """Query rows (``action`` or ``last``) whose saliency is wanted at a layer; None for none.
+    @property
+    def plan(self) -> PassPlan:
+        """What the pass will do; on return from ``begin`` and, changed, from ``decide``."""
+        ...
 
-        Asked before each layer; after ``select`` has dropped tokens it is not asked any more.
+    @property
+    def context(self) -> KeyValueContext | None:
+        """The stored keys and values, taken out of the memory; None makes the decoder make room.
+
+        Asked only when the plan has a context. Without stored ones the plan selects nothing.
         """
         ...
 
-    def observe(self, layer: int, saliency: Tensor) -> None:
-        """Take the saliency of a layer, float32 [N], right after the layer ran.
+    def observe(self, layer: int, answer: Tensor) -> None:
+        """Take what a tap read, float32 [N] unless it has a ``read`` of its own.
+
+        Called right after the layer, or before ``finish`` when another module runs the rows asked.
+        Reads nothing back.
+        """
+        ...
+
+    def decide(self) -> PassPlan:
+        """Choose the rest of the plan after layer ``plan.decision``; may read a number back.
+
+        Taps and selections of the layers that have run are over; ``context`` stays as it was.
 
         Raises:
-            NonFiniteError: The saliency decides something now and is not finite.
+            NonFiniteError: What decides is not finite.
         """
         ...
 
-    def select(self) -> Tensor | None:
-        """Choose before layer K: kept visual indices, ascending int64 [M]; None keeps all."""
+    def select(self, layer: int) -> Selection:
+        """Choose whose rows go on before a layer of ``plan.selections``; reads nothing back."""
         ...
 
-    def finish(self) -> StepReport:
-        """End a pass that succeeded: update the episode's memory and report."""
+    def finish(self, context: KeyValueContext | None) -> StepReport:
+        """End a pass that succeeded: update the episode's memory and report.
+
+        Args:
+            context: Keys and values as the pass has left them; None without one in the plan.
+        """
         ...
 
 
@@ -104,9 +153,36 @@ class Pruner(Protocol):
     """A pruning method; holds nothing between steps."""
 
     def begin(self, step: StepInput, episode: EpisodeState) -> PrunerStep:
-        """Start a step; the episode is read here and changed in ``finish`` only.
+        """Start a step.
+
+        The episode is read here and changed in ``finish`` only, but for a context, which is taken
+        out (``EpisodeState.take``) so that a pass that fails leaves none.
 
         Raises:
+            NonFiniteError: What decides is not finite.
             ParameterError: The settings do not fit the decoder.
         """
         ...
+
+
+class BasicStep:
+    """What most steps share: a plan that never changes, no context, nothing read.
+
+    Attributes:
+        plan: The plan.
+        context: None.
+    """
+
+    plan = PassPlan()
+    context: KeyValueContext | None = None
+
+    def observe(self, layer: int, answer: Tensor) -> None:
+        """Nothing is read."""
+
+    def decide(self) -> PassPlan:
+        """The plan has no decision."""
+        return self.plan
+
+    def select(self, layer: int) -> Selection:
+        """The plan has no selection."""
+        raise NotImplementedError(f'layer {layer} selects nothing')

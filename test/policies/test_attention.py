@@ -89,7 +89,7 @@ def test_a_tap_reads_what_eager_attention_computes(groups, causal, rows):
 
     mask = causal_mask() if causal else None
     weights = attention_weights(make_model('eager', groups), hidden, mask)
-    torch.testing.assert_close(tap.saliency, weights[:, :, rows].mean((1, 2))[:, COLUMNS])
+    torch.testing.assert_close(tap.answer, weights[:, :, rows].mean((1, 2))[:, COLUMNS])
 
 
 @torch.no_grad()
@@ -104,8 +104,8 @@ def test_a_tap_obeys_an_explicit_mask(boolean):
     run_layer(make_model('tapping'), hidden, attention_mask=mask, saliency_tap=tap)
 
     weights = attention_weights(make_model('eager'), hidden, additive)
-    torch.testing.assert_close(tap.saliency, weights[:, :, 10:13].mean((1, 2))[:, COLUMNS])
-    assert tap.saliency[0, 3] == 0
+    torch.testing.assert_close(tap.answer, weights[:, :, 10:13].mean((1, 2))[:, COLUMNS])
+    assert tap.answer[0, 3] == 0
 
 
 @torch.no_grad()
@@ -135,7 +135,7 @@ def test_zero_queries_attend_uniformly():
 
     run_layer(model, hidden, is_causal=False, saliency_tap=tap)
 
-    torch.testing.assert_close(tap.saliency, torch.full((1, 8), 1 / LENGTH), atol=1e-6, rtol=0)
+    torch.testing.assert_close(tap.answer, torch.full((1, 8), 1 / LENGTH), atol=1e-6, rtol=0)
 
 
 @torch.no_grad()
@@ -149,4 +149,4 @@ def test_a_bfloat16_layer_is_read_in_float32():
         saliency_tap=tap,
     )
 
-    assert tap.saliency.dtype == torch.float32
+    assert tap.answer.dtype == torch.float32

@@ -12,7 +12,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaModel
 from safe_vla_ros.errors import NonFiniteError, ParameterError
 from safe_vla_ros.policies.attention import use_tapping_attention
 from safe_vla_ros.policies.decoder import decode_token, run_decoder
-from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
+from safe_vla_ros.pruning import PRUNER_NAMES, SequenceLayout, make_episode
 from safe_vla_ros.types import PruningSettings
 
 # BOS | 20 visual tokens of two cameras | 5 text tokens | 6 action slots | stop
@@ -51,16 +51,23 @@ def make_input(seed=0):
     return embeds
 
 
+def make_layout(**change):
+    facts = {
+        'length': LENGTH,
+        'visual': VISUAL,
+        'tokens_per_camera': CAMERAS,
+        'last_row': LAST,
+        'action_rows': ACTIONS,
+    }
+    return SequenceLayout(**{**facts, **change})
+
+
 def step(model, embeds, episode=None, *, causal=False, stamp_s=0.0, use_cache=False, **change):
     change = {'layer': 2, 'keep_ratio': 0.25, 'refresh_threshold': 0.9, **change}
     return run_decoder(
         model,
         embeds,
-        visual=VISUAL,
-        action_rows=ACTIONS,
-        last_row=LAST,
-        tokens_per_camera=CAMERAS,
-        causal=causal,
+        layout=make_layout(causal=causal),
         episode=make_episode() if episode is None else episode,
         settings=PruningSettings(**change),
         stamp_s=stamp_s,
@@ -332,11 +339,7 @@ def test_decoding_on_a_ragged_cache_equals_masking_the_dropped_keys(model, prune
     tokens = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(4))
     episode = make_episode()
     arguments = {
-        'visual': VISUAL,
-        'action_rows': slice(26, 27),
-        'last_row': 26,
-        'tokens_per_camera': CAMERAS,
-        'causal': True,
+        'layout': make_layout(length=27, last_row=26, action_rows=slice(26, 27), causal=True),
         'episode': episode,
         'settings': PruningSettings(layer=2),
         'stamp_s': 0.0,
@@ -369,22 +372,6 @@ def test_no_cache_is_made_unless_asked_for(model):
 def test_settings_that_do_not_fit_the_decoder_are_refused(model):
     with pytest.raises(ParameterError, match=r'pruning.layer = 5: must be 1 to 4'):
         step(model, make_input(), layer=5)
-
-
-def test_tokens_per_camera_must_add_up(model):
-    with pytest.raises(ValueError, match=r'20 visual tokens, but \(12, 9\) tokens per camera'):
-        run_decoder(
-            model,
-            make_input(),
-            visual=VISUAL,
-            action_rows=ACTIONS,
-            last_row=LAST,
-            tokens_per_camera=(12, 9),
-            causal=False,
-            episode=make_episode(),
-            settings=PruningSettings(),
-            stamp_s=0.0,
-        )
 
 
 def test_a_decoder_without_the_tapping_attention_is_refused():

@@ -7,7 +7,7 @@ import torch
 from safe_vla_ros.policies.decoder import DecoderOutput
 from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.stage_timer import StageTimer
-from safe_vla_ros.pruning import StepReport
+from safe_vla_ros.pruning import SequenceLayout, StepReport
 from safe_vla_ros.types import PruningSettings
 
 
@@ -18,10 +18,10 @@ def make_output(kept, scores):
     return DecoderOutput(
         hidden=torch.zeros(1, 4 + len(kept), 8),
         positions=torch.arange(4 + len(kept)),
-        length=14,
-        visual=slice(1, 11),
+        layout=SequenceLayout(14, slice(1, 11), (6, 4), 13, slice(12, 13)),
         kept=torch.tensor(kept),
         report=StepReport(scores=scores, similarity=0.7, key_step=False),
+        layer_keys=(14, 14),
         macs=50,
         macs_full=100,
         cache=None,

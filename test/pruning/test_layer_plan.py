@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.layer_plan import plan_layers
-from safe_vla_ros.pruning import PRUNER_NAMES, StepInput, make_episode, make_pruner
+from safe_vla_ros.pruning import PRUNER_NAMES, SequenceLayout, StepInput, make_episode, make_pruner
 from safe_vla_ros.runtime.parameters import resolve
 from safe_vla_ros.types import PolicySpec, PruningSettings
 
@@ -112,6 +112,7 @@ def test_every_pruner_begins_with_whatever_resolves(num_layers, own, chosen):
         resolved = resolve(values, small_spec(num_layers, own), pruner_names=PRUNER_NAMES)
     except ParameterError:
         return
-    step = StepInput(torch.eye(4), (4,), num_layers, resolved.pruning, 0.0)
+    layout = SequenceLayout(6, slice(0, 4), (4,), 5, slice(4, 5))
+    step = StepInput(torch.eye(6), layout, num_layers, resolved.pruning, 0.0)
     for name in PRUNER_NAMES:
         make_pruner(name).begin(step, make_episode())

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_vla_ros.errors import NonFiniteError, ParameterError
-from safe_vla_ros.pruning import PRUNER_NAMES, StepInput, make_episode, make_pruner
+from safe_vla_ros.pruning import PRUNER_NAMES, SequenceLayout, StepInput, make_episode, make_pruner
 from safe_vla_ros.types import PruningSettings
 
 LAYERS = 6
@@ -25,17 +25,26 @@ def make_saliency(seed):
 def drive(episode, tokens, saliency, stamp_s=0.0, **change):
     """Follow a pass as a decoder would; returns kept indices (None for all) and the report."""
     step_settings = PruningSettings(**{'layer': 3, 'keep_ratio': 0.25, **change})
-    step_input = StepInput(tokens, (len(tokens),), LAYERS, step_settings, stamp_s)
+    embeddings = torch.cat([tokens, torch.zeros(3, tokens.shape[1])])
+    total = len(tokens)
+    layout = SequenceLayout(
+        total + 3, slice(0, total), (total,), total + 2, slice(total + 1, total + 2)
+    )
+    step_input = StepInput(embeddings, layout, LAYERS, step_settings, stamp_s)
     step = make_pruner(step_settings.method).begin(step_input, episode)
+    plan = step.plan
     kept = None
     read = []
     for layer in range(LAYERS):
-        if layer == step_settings.layer:
-            kept = step.select()
-        if kept is None and step.rows_at(layer) is not None:
-            read.append((layer, step.rows_at(layer)))
+        if layer in plan.selections:
+            kept = step.select(layer).kept
+            assert len(kept) == plan.selections[layer]
+        if layer in plan.taps:
+            read.append((layer, plan.taps[layer].rows))
             step.observe(layer, saliency[layer])
-    return kept, step.finish(), read
+        if layer == plan.decision:
+            plan = step.decide()
+    return kept, step.finish(None), read
 
 
 def test_the_registry_knows_four_methods_and_names_them_when_asked_for_another():

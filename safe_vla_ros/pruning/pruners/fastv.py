@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from safe_vla_ros.layer_plan import plan_layers
+from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState
-from safe_vla_ros.pruning.pruner import PrunerStep, StepInput, StepReport
+from safe_vla_ros.pruning.pass_plan import PassPlan, Selection, Tap
+from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
 from safe_vla_ros.types import LAST_ROW
 
@@ -19,26 +21,26 @@ class FastVPruner:
         return _FastVStep(step, episode)
 
 
-class _FastVStep:
+class _FastVStep(BasicStep):
     def __init__(self, step: StepInput, episode: EpisodeState) -> None:
-        self._shallow = plan_layers(step.settings, step.num_layers).shallow
+        layers = plan_layers(step.settings, step.num_layers)
+        total = step.layout.total
+        self._count = kept_count(total, step.settings.keep_ratio)
         self._signature = step.signature()
-        self._total = len(step.tokens)
-        self._count = kept_count(self._total, step.settings.keep_ratio)
         self._episode = episode
         self._scores: Tensor | None = None
+        self.plan = PassPlan(
+            taps={layers.shallow: Tap(LAST_ROW)},
+            selections={layers.pruning: self._count} if self._count < total else {},
+        )
 
-    def rows_at(self, layer: int) -> str | None:
-        return LAST_ROW if layer == self._shallow else None
+    def observe(self, layer: int, answer: Tensor) -> None:  # noqa: ARG002
+        self._scores = answer
 
-    def observe(self, layer: int, saliency: Tensor) -> None:  # noqa: ARG002
-        self._scores = saliency
+    def select(self, layer: int) -> Selection:  # noqa: ARG002
+        assert self._scores is not None
+        return Selection(top_tokens(self._scores, self._count))
 
-    def select(self) -> Tensor | None:
-        if self._scores is None or self._count == self._total:
-            return None
-        return top_tokens(self._scores, self._count)
-
-    def finish(self) -> StepReport:
+    def finish(self, context: KeyValueContext | None) -> StepReport:  # noqa: ARG002
         self._episode.advance(self._signature)
         return StepReport(scores=self._scores)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
+from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState
-from safe_vla_ros.pruning.pruner import PrunerStep, StepInput, StepReport
+from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, StepInput, StepReport
 
 
 class NonePruner:
@@ -16,20 +15,11 @@ class NonePruner:
         return _NoneStep(step, episode)
 
 
-class _NoneStep:
+class _NoneStep(BasicStep):
     def __init__(self, step: StepInput, episode: EpisodeState) -> None:
         self._signature = step.signature()
         self._episode = episode
 
-    def rows_at(self, layer: int) -> str | None:  # noqa: ARG002
-        return None
-
-    def observe(self, layer: int, saliency: Tensor) -> None:
-        """Nothing is read."""
-
-    def select(self) -> Tensor | None:
-        return None
-
-    def finish(self) -> StepReport:
+    def finish(self, context: KeyValueContext | None) -> StepReport:  # noqa: ARG002
         self._episode.advance(self._signature)
         return StepReport()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from safe_vla_ros.layer_plan import plan_layers
+from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState
-from safe_vla_ros.pruning.pruner import PrunerStep, StepInput, StepReport
+from safe_vla_ros.pruning.pass_plan import PassPlan, Selection
+from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count
 
 
@@ -24,10 +25,10 @@ class RandomPruner:
         return _RandomStep(step, episode)
 
 
-class _RandomStep:
+class _RandomStep(BasicStep):
     def __init__(self, step: StepInput, episode: EpisodeState) -> None:
         settings = step.settings
-        total = len(step.tokens)
+        total = step.layout.total
         generator = torch.Generator()
         self._signature = step.signature(settings.seed)
         if episode.random_state is None or episode.random_seed != settings.seed:
@@ -37,22 +38,16 @@ class _RandomStep:
         full_pass = torch.rand((), generator=generator).item() < settings.full_pass_share
         order = torch.randperm(total, generator=generator)
         count = total if full_pass else kept_count(total, settings.keep_ratio)
-        self._kept = order[:count].sort().values.to(step.tokens.device)
+        self._kept = order[:count].sort().values.to(step.embeddings.device)
         self._state = generator.get_state()
         self._seed = settings.seed
         self._episode = episode
-        self._total = total
+        self.plan = PassPlan(selections={settings.layer: count} if count < total else {})
 
-    def rows_at(self, layer: int) -> str | None:  # noqa: ARG002
-        return None
+    def select(self, layer: int) -> Selection:  # noqa: ARG002
+        return Selection(self._kept)
 
-    def observe(self, layer: int, saliency: Tensor) -> None:
-        """Nothing is read."""
-
-    def select(self) -> Tensor | None:
-        return None if len(self._kept) == self._total else self._kept
-
-    def finish(self) -> StepReport:
+    def finish(self, context: KeyValueContext | None) -> StepReport:  # noqa: ARG002
         self._episode.random_state = self._state
         self._episode.random_seed = self._seed
         self._episode.advance(self._signature)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from safe_vla_ros.errors import NonFiniteError
 from safe_vla_ros.layer_plan import plan_layers
+from safe_vla_ros.pruning import host
+from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState, SaliencyReference
 from safe_vla_ros.pruning.forecast import (
     forecast_saliency,
@@ -17,7 +19,8 @@ from safe_vla_ros.pruning.forecast import (
     unit_tokens,
 )
 from safe_vla_ros.pruning.fusion import fuse
-from safe_vla_ros.pruning.pruner import PrunerStep, SafeTrace, StepInput, StepReport
+from safe_vla_ros.pruning.pass_plan import PassPlan, Selection, Tap
+from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, SafeTrace, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
 
 
@@ -29,12 +32,12 @@ class SafePruner:
         return _SafeStep(step, episode)
 
 
-class _SafeStep:
+class _SafeStep(BasicStep):
     def __init__(self, step: StepInput, episode: EpisodeState) -> None:
-        settings = step.settings
-        self._plan = plan = plan_layers(settings, step.num_layers)
+        settings, layout = step.settings, step.layout
+        self._layers = layers = plan_layers(settings, step.num_layers)
         self._signature = step.signature(
-            plan.pruning, plan.refresh, plan.remembered, settings.fusion, settings.query_rows
+            layers.pruning, layers.refresh, layers.remembered, settings.fusion, settings.query_rows
         )
         self._step = step
         self._episode = episode
@@ -42,69 +45,92 @@ class _SafeStep:
         self._reason = episode.refresh_reason(self._signature)
         self._similarity: float | None = None
         self._saliency: dict[int, Tensor] = {}
-        self._scores: Tensor | None = None
+        self._fused: Tensor | None = None
         self._match: tuple[Tensor, Tensor] | None = None
         self._forecast: Tensor | None = None
+        self._count = kept_count(layout.total, settings.keep_ratio)
         reference = episode.reference
-        if self._reason is None and reference is not None:
+        if self._reason is None and isinstance(reference, SaliencyReference):
             self._match = match_tokens(self._tokens, reference.tokens)
             self._forecast = forecast_saliency(reference.saliency, self._match[0])
+            # Before the decision a layer of the memory is read in case the step turns out key.
+            early = {layer for layer in layers.remembered if layer <= layers.refresh}
+            self.plan = PassPlan(
+                taps=self._taps({layers.shallow, *early}),
+                selections={layers.pruning: self._count} if self._count < layout.total else {},
+                decision=layers.refresh,
+            )
+        else:
+            self.plan = self._key_plan()
 
-    def rows_at(self, layer: int) -> str | None:
-        plan = self._plan
-        undecided = self._similarity is None
-        may_store = layer in plan.remembered and (undecided or self._reason is not None)
-        if layer in (plan.refresh, plan.shallow) or may_store:
-            return plan.rows_at(layer)
-        return None
+    def observe(self, layer: int, answer: Tensor) -> None:
+        self._saliency[layer] = answer
 
-    def observe(self, layer: int, saliency: Tensor) -> None:
-        self._saliency[layer] = saliency
-        if layer != self._plan.refresh or self._forecast is None:
-            return
-        place = self._plan.remembered.index(layer)
-        self._similarity = saliency_similarity(saliency, self._forecast[place]).item()
+    def decide(self) -> PassPlan:
+        layer, forecast = self._layers.refresh, self._forecast
+        assert forecast is not None
+        place = self._layers.remembered.index(layer)
+        kappa = saliency_similarity(self._saliency[layer], forecast[place])
+        self._similarity = host.read_number(kappa)
         if not math.isfinite(self._similarity):
             tokens_finite = bool(torch.isfinite(self._step.tokens).all())
             where = f'attention of decoder layer {layer}' if tokens_finite else 'visual tokens'
             raise NonFiniteError(f'{where}: NaN or infinity; the reference was left as it was')
         if self._similarity < self._step.settings.refresh_threshold:
             self._reason = 'attention_shift'
+            self.plan = self._key_plan()
+        return self.plan
 
-    def select(self) -> Tensor | None:
-        shallow = self._saliency[self._plan.shallow]
-        if self._reason is not None or self._forecast is None:
-            self._scores = shallow
-            return None
-        settings = self._step.settings
-        self._scores = fuse(
-            shallow,
-            self._forecast[self._plan.averaged],
-            mode=settings.fusion,
-            weight=settings.fusion_weight,
-        )
-        count = kept_count(len(shallow), settings.keep_ratio)
-        return None if count == len(shallow) else top_tokens(self._scores, count)
+    def select(self, layer: int) -> Selection:  # noqa: ARG002
+        return Selection(top_tokens(self._fuse(), self._count))
 
-    def finish(self) -> StepReport:
-        plan = self._plan
+    def finish(self, context: KeyValueContext | None) -> StepReport:  # noqa: ARG002
+        layers = self._layers
         if self._reason is None:
+            scores = self._fuse()
             self._episode.advance(self._signature)
         else:
+            scores = self._saliency[layers.shallow]
             reference = SaliencyReference(
                 tokens=self._tokens,
-                saliency=torch.stack([self._saliency[layer] for layer in plan.remembered]),
-                layers=plan.remembered,
+                saliency=torch.stack([self._saliency[layer] for layer in layers.remembered]),
+                layers=layers.remembered,
                 stamp_s=self._step.stamp_s,
                 step=self._episode.steps,
             )
             self._episode.remember(reference, self._signature, self._reason)
         match_index, match_score = self._match or (None, None)
-        trace = SafeTrace(plan.remembered, match_index, match_score, self._forecast, self._saliency)
         return StepReport(
             key_step=self._reason is not None,
             reason=self._reason,
             similarity=self._similarity,
-            scores=self._scores,
-            trace=trace,
+            scores=scores,
+            trace=SafeTrace(
+                layers.remembered, match_index, match_score, self._forecast, self._saliency
+            ),
         )
+
+    def _key_plan(self) -> PassPlan:
+        layers = self._layers
+        return PassPlan(taps=self._taps({layers.shallow, layers.refresh, *layers.remembered}))
+
+    def _taps(self, read: set[int]) -> dict[int, Tap]:
+        """Read these layers; those that decide something within the pass at rows that are in it."""
+        layers, layout = self._layers, self._step.layout
+        taps = {}
+        for layer in sorted(read):
+            rows = layers.rows_at(layer)
+            taps[layer] = Tap(layout.early(rows) if layer < layers.pruning else rows)
+        return taps
+
+    def _fuse(self) -> Tensor:
+        if self._fused is None:
+            assert self._forecast is not None
+            settings = self._step.settings
+            self._fused = fuse(
+                self._saliency[self._layers.shallow],
+                self._forecast[self._layers.averaged],
+                mode=settings.fusion,
+                weight=settings.fusion_weight,
+            )
+        return self._fused

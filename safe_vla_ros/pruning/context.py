@@ -1,0 +1,64 @@
+"""Keys and values of every layer that outlive a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class KeyValueContext:
+    """One buffer for the keys and values of all layers, written in place; batch size 1.
+
+    A pass takes it out of the episode's memory and puts it back when it has succeeded, so that
+    nobody ever attends to what a failed pass has half written.
+
+    Attributes:
+        buffer: Keys (0) and values (1) after rotation, [L, 2, G, S, d].
+    """
+
+    def __init__(self, buffer: Tensor) -> None:
+        self.buffer = buffer
+
+    @classmethod
+    def allocate(
+        cls,
+        *,
+        layers: int,
+        heads: int,
+        length: int,
+        width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> KeyValueContext:
+        """Make room for ``layers`` x ``heads`` x ``length`` keys and values of ``width``."""
+        shape = (layers, 2, heads, length, width)
+        return cls(torch.empty(shape, dtype=dtype, device=device))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the buffer, bytes: 2 L G S d numbers."""
+        return self.buffer.nbytes
+
+    def write(
+        self, layer: int, key: Tensor, value: Tensor, positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Overwrite rows of one layer and return what its queries attend to.
+
+        Args:
+            layer: Which one.
+            key: Rotated keys of the rows that ran, [1, G, n, d].
+            value: Their values, [1, G, n, d].
+            positions: Where they stand, int64 [n]; None when they are all S rows in order.
+
+        Returns:
+            Keys and values, [1, G, S, d]; those given where all rows ran, so that such a pass is
+            the one without a context to the bit.
+        """
+        keys, values = self.buffer[layer]
+        if positions is None:
+            keys.copy_(key[0])
+            values.copy_(value[0])
+            return key, value
+        keys.index_copy_(1, positions, key[0])
+        values.index_copy_(1, positions, value[0])
+        return keys[None], values[None]
