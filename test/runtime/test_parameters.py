@@ -103,7 +103,7 @@ OUT_OF_RANGE = [
     ('execute_steps', 0, '1 to the chunk size'),
     ('execute_steps', 2.0, 'must be a int'),
     ('execute_steps', True, 'must be a int'),
-    ('blending', 'linear', 'none, crossfade, ensemble'),
+    ('blending', 'linear', 'none, crossfade, ensemble, cogact_ensemble'),
     ('blend_steps', 0, '1 to the chunk size'),
     ('observation_timeout_s', 0.0, 'above 0'),
     ('observation_timeout_s', math.inf, 'above 0'),
