@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_MOST_SALIENCY_LAYERS = 8
+
+
 @dataclass(frozen=True)
 class LayerPlan:
     """Which layers are read, and with which query rows.
@@ -34,12 +37,17 @@ class LayerPlan:
     query_rows: str
 
     def rows_at(self, layer: int) -> str:
-        """Query rows to read at a layer.
+        """Query rows to read at a layer; see ``rows_at``."""
+        return rows_at(layer, self.query_rows)
 
-        At layer 0 action placeholders of OpenVLA-OFT are zero and attend uniformly, so that layer
-        is read at the last row.
-        """
-        return LAST_ROW if layer == 0 else self.query_rows
+
+def rows_at(layer: int, query_rows: str) -> str:
+    """Return the query rows to read at a layer.
+
+    At layer 0 action placeholders of OpenVLA-OFT are zero and attend uniformly, so that layer is
+    read at the last row.
+    """
+    return LAST_ROW if layer == 0 else query_rows
 
 
 @lru_cache(maxsize=64)
@@ -81,11 +89,34 @@ def plan_layers(settings: PruningSettings, num_layers: int) -> LayerPlan:
     )
 
 
+def saliency_layers(settings: PruningSettings, num_layers: int) -> tuple[int, ...]:
+    """Return the layers whose mean attention is the saliency of a method with a context.
+
+    Args:
+        settings: What the user asks for.
+        num_layers: L of the decoder.
+
+    Returns:
+        ``pruning.saliency_layers``; unset, up to eight layers spread evenly from L / 4 to L - 1:
+        deep layers decide, and one alone is noisy.
+
+    Raises:
+        ParameterError: A layer is not one of the decoder's.
+    """
+    _check_tapped('pruning.saliency_layers', settings.saliency_layers, num_layers)
+    if settings.saliency_layers:
+        return settings.saliency_layers
+    first, last = num_layers // 4, num_layers - 1
+    steps = min(_MOST_SALIENCY_LAYERS, last - first + 1) - 1
+    return tuple(first + round(i * (last - first) / max(steps, 1)) for i in range(steps + 1))
+
+
 def check_layers(
     *,
     layer: int | None = None,
     refresh_layer: int | None = None,
     forecast_layers: Sequence[int] | None = None,
+    saliency_layers: Sequence[int] | None = None,
     fusion: str | None = None,
     query_rows: str | None = None,
     num_layers: int | None = None,
@@ -96,6 +127,7 @@ def check_layers(
         layer: ``pruning.layer``, K.
         refresh_layer: ``pruning.refresh_layer``; None also means the default.
         forecast_layers: ``pruning.forecast_layers``; empty means the default.
+        saliency_layers: ``pruning.saliency_layers``; empty means the default.
         fusion: ``pruning.fusion``.
         query_rows: ``pruning.query_rows``.
         num_layers: L of the decoder.
@@ -112,6 +144,7 @@ def check_layers(
             'pruning.layer', layer, f'must be 1 to {_last(num_layers)}{_why(num_layers)}'
         )
     _check_forecast(tuple(forecast_layers or ()), fusion, num_layers)
+    _check_tapped('pruning.saliency_layers', tuple(saliency_layers or ()), num_layers)
     if refresh_layer is None:
         return
     if fusion == REFERENCE and refresh_layer != 0:
@@ -128,15 +161,20 @@ def _check_name(name: str, value: str | None, allowed: Sequence[str]) -> None:
 
 
 def _check_forecast(layers: tuple[int, ...], fusion: str | None, num_layers: int | None) -> None:
+    _check_tapped('pruning.forecast_layers', layers, num_layers)
+    if fusion == REFERENCE and layers and layers[0] != 0:
+        what = 'the first layer must be 0 with pruning.fusion = reference, or leave it unset'
+        raise parameter_error('pruning.forecast_layers', layers, what)
+
+
+def _check_tapped(name: str, layers: tuple[int, ...], num_layers: int | None) -> None:
     what = ''
     if not all(_inside(layer, num_layers) for layer in layers):
         what = f'must be 0 to {_last(num_layers)}{_why(num_layers)}'
     elif len(set(layers)) != len(layers):
         what = 'layers must differ'
-    elif fusion == REFERENCE and layers and layers[0] != 0:
-        what = 'the first layer must be 0 with pruning.fusion = reference, or leave it unset'
     if what:
-        raise parameter_error('pruning.forecast_layers', layers, what)
+        raise parameter_error(name, layers, what)
 
 
 def _inside(layer: int, num_layers: int | None) -> bool:

@@ -45,6 +45,9 @@ ACTION_ROWS = 'action'
 LAST_ROW = 'last'
 QUERY_ROWS = (ACTION_ROWS, LAST_ROW)
 """What ``pruning.query_rows`` may be: the rows whose attention is the saliency."""
+REFRESH_SCORES = ('salient_and_changed', 'change', 'saliency', 'age', 'shuffled')
+"""What ``pruning.refresh_score`` may be: which tokens ``refresh`` renews first."""
+
 TEXT_ROWS = 'text'
 ALL_ROWS = 'all'
 TAPPED_ROWS = (ACTION_ROWS, LAST_ROW, TEXT_ROWS, ALL_ROWS)
@@ -118,7 +121,7 @@ class PruningSettings:
     Attributes:
         full_pass_share: Share of the passes that ``random`` leaves unpruned, 0..1; a control with
             the budget of a method that has key steps.
-        seed: Seed of ``random``.
+        seed: Seed of ``random`` and of the shuffled saliency of ``refresh``.
     """
 
     method: str = field(
@@ -135,7 +138,7 @@ class PruningSettings:
         default=0.25,
         metadata=parameter(
             'pruning.keep_ratio',
-            'Share of the visual tokens kept on a pruned step.',
+            'Share of the visual tokens computed on a pruned step: kept, or renewed by refresh.',
             own='pruning.keep_ratio',
             minimum=0.05,
             maximum=1.0,
@@ -146,7 +149,7 @@ class PruningSettings:
         default=3,
         metadata=parameter(
             'pruning.layer',
-            'K, the first decoder layer that sees only kept tokens.',
+            'K, the first decoder layer that sees only kept tokens. refresh has none.',
             own='pruning.layer',
             minimum=1,
             range_note='1 to the number of layers - 1',
@@ -226,6 +229,60 @@ class PruningSettings:
             unit='s',
             minimum=0.0,
             maximum=3600.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    max_staleness: float = field(
+        default=0.0,
+        metadata=parameter(
+            'pruning.max_staleness',
+            'Tau of refresh, the residual above which all tokens are computed. 0: never by this.',
+            own='pruning.max_staleness',
+            minimum=0.0,
+            maximum=1.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    saliency_layers: tuple[int, ...] = field(
+        default=(),
+        metadata=parameter(
+            'pruning.saliency_layers',
+            'Layers whose attention is the saliency of refresh. Unset: up to 8 of the upper three '
+            'quarters.',
+            own='pruning.saliency_layers',
+            minimum=0,
+            range_note='0 to the number of layers - 1',
+            change=Change.DYNAMIC,
+        ),
+    )
+    age_weight: float = field(
+        default=0.1,
+        metadata=parameter(
+            'pruning.age_weight',
+            'Weight of the age of a token in refresh: what one step counts, in mean changes.',
+            own='pruning.age_weight',
+            minimum=0.0,
+            maximum=10.0,
+            change=Change.DYNAMIC,
+        ),
+    )
+    refresh_score: str = field(
+        default='salient_and_changed',
+        metadata=parameter(
+            'pruning.refresh_score',
+            'Which tokens refresh renews first. All but the default are for comparison.',
+            own='pruning.refresh_score',
+            choices=REFRESH_SCORES,
+            change=Change.DYNAMIC,
+        ),
+    )
+    change_per_camera: bool = field(
+        default=False,
+        metadata=parameter(
+            'pruning.change_per_camera',
+            "Measure change in refresh against the camera's own mean, so that a moving camera does "
+            'not take the budget of one at rest.',
+            own='pruning.change_per_camera',
             change=Change.DYNAMIC,
         ),
     )

@@ -10,6 +10,7 @@ from safe_vla_ros.pruning.pruner import Pruner
 from safe_vla_ros.pruning.pruners.fastv import FastVPruner
 from safe_vla_ros.pruning.pruners.none import NonePruner
 from safe_vla_ros.pruning.pruners.random import RandomPruner
+from safe_vla_ros.pruning.pruners.refresh import RefreshPruner
 from safe_vla_ros.pruning.pruners.safe import SafePruner
 
 PRUNERS: Mapping[str, Callable[[], Pruner]] = MappingProxyType(
@@ -18,6 +19,7 @@ PRUNERS: Mapping[str, Callable[[], Pruner]] = MappingProxyType(
         'none': NonePruner,
         'random': RandomPruner,
         'fastv': FastVPruner,
+        'refresh': RefreshPruner,
     }
 )
 PRUNER_NAMES: tuple[str, ...] = tuple(PRUNERS)

@@ -100,7 +100,14 @@ def _check_proprio(values: Mapping[str, Any], spec: PolicySpec | None) -> None:
 
 
 def _check_layers(values: Mapping[str, Any], num_layers: int | None) -> None:
-    names = ('layer', 'refresh_layer', 'forecast_layers', 'fusion', 'query_rows')
+    names = (
+        'layer',
+        'refresh_layer',
+        'forecast_layers',
+        'saliency_layers',
+        'fusion',
+        'query_rows',
+    )
     given = {name: values.get(f'pruning.{name}') for name in names}
     check_layers(**given, num_layers=num_layers)
 

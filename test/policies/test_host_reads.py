@@ -15,11 +15,11 @@ from safe_vla_ros.pruning.pruners.fastv import _FastVStep
 from safe_vla_ros.types import PruningSettings
 
 LAYOUT = SequenceLayout(33, slice(1, 21), (12, 8), 32, slice(26, 32))
-FINITE = 1.0
+FINITE = [1.0]
 """What the one look at the end of every pass reads when all is well."""
 
-BRANCHES = {'safe': [1.0]}
-"""What a step of a method reads before that, because its plan branches on it."""
+BRANCHES = {'safe': [[1.0]], 'refresh': [[0.0]]}
+"""What a step of a method reads before that, because its plan branches on it; call by call."""
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +41,7 @@ def model():
 def reads(monkeypatch):
     """Answers to give, in order; whoever reads more than there are fails."""
     answers = []
-    monkeypatch.setattr(host, 'read_number', lambda _: answers.pop(0))
+    monkeypatch.setattr(host, 'read_numbers', lambda _: answers.pop(0))
     return answers
 
 

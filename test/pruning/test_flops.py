@@ -19,3 +19,16 @@ def test_counts_match_the_published_figures(full, kept, tera):
 def test_one_row_over_a_cache_attends_to_all_of_it():
     assert layer_macs(1, 8, 20, context=100) == 4 * 64 + 2 * 100 * 8 + 3 * 8 * 20
     assert layer_macs(5, 8, 20, context=5) == layer_macs(5, 8, 20)
+
+
+@pytest.mark.parametrize(
+    ('visual', 'others', 'keep', 'percent'),
+    [(512, 92, 0.25, 36.4), (512, 92, 0.125, 25.8), (256, 35, 0.25, 34.0), (256, 35, 0.125, 23.0)],
+)
+def test_rows_over_stored_keys_match_the_figures_of_the_7b_shapes(visual, others, keep, percent):
+    keys = visual + others
+    rows = round(keep * visual) + others
+
+    share = pass_macs(32 * [(rows, keys)], **LLAMA_7B) / pass_macs(32 * [(keys, keys)], **LLAMA_7B)
+
+    assert 100 * share == pytest.approx(percent, abs=0.05)

@@ -47,8 +47,7 @@ def drive(episode, tokens, saliency, stamp_s=0.0, **change):
     return kept, step.finish(None), read
 
 
-def test_the_registry_knows_four_methods_and_names_them_when_asked_for_another():
-    assert PRUNER_NAMES == ('safe', 'none', 'random', 'fastv')
+def test_the_registry_names_its_methods_when_asked_for_another():
     with pytest.raises(
         ParameterError, match=r"pruning\.method is 'magic', allowed is one of safe, n"
     ):
