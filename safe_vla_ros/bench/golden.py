@@ -1,27 +1,31 @@
-"""Check this project against numbers that the published SAFE-Pruner code computed."""
+"""Check this project against numbers that published code computed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from safe_vla_ros.bench import golden_cogact
 from safe_vla_ros.bench.golden_checks import Check, check_set
-from safe_vla_ros.bench.golden_set import read_set
+from safe_vla_ros.bench.golden_set import read_meta, read_set
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.whole_files import write_json
 
 _DESCRIPTION = """\
-Run an OpenVLA-OFT checkpoint on recorded inputs, in float32 on the CPU, and compare every
-intermediate value with what the published SAFE-Pruner code computed: vision features, projected
-patches, unpruned actions, key steps, matches, forecast, fused score, kept tokens, action states and
-actions. Print the worst absolute difference of every quantity."""
+Run a checkpoint on recorded inputs, in float32 on the CPU, and compare every intermediate value
+with what published code computed. Print the worst absolute difference of every quantity.
+
+For OpenVLA-OFT that is the published SAFE-Pruner code: vision features, projected patches, unpruned
+actions, key steps, matches, forecast, fused score, kept tokens, action states and actions. For
+CogACT it is CogACT's own: prompt, pixels, features, hidden states, attention, every denoising step,
+actions, their ensemble, and the same with given sets of kept tokens."""
 
 _EPILOG = """\
-a set is a directory with
+a set of OpenVLA-OFT is a directory with
   meta.json             settings (K, r, lambda, gamma, attn_slice, avg_layers, unnorm_key ...)
   checkpoint/           the official on-disk format, files plain or gzipped (.gz)
   inputs.npz            pixel_values, input_ids; optional images_u8, proprio_raw, proprio_norm
@@ -30,13 +34,23 @@ a set is a directory with
   debug.npz             optional: vision features and decoder input of step 0
   bugcase/              optional: replaced .pt files with their own safepruner_paper.npz
 
-limits (absolute): indices and key steps must be equal; attention, forecast, score and similarity
+a set of CogACT is a directory with
+  meta.json             kind: cogact, sizes, cfg_scale, ddim_steps, unnorm_key, K
+  checkpoint/           config.json, dataset_statistics.json, checkpoints/*.pt; plain or gzipped
+  tokenizer/            tokenizer.json
+  inputs.npz            image, noise, tasks
+  full.npz, pruned.npz  unpruned; with the kept tokens kept_0, kept_1 ... from layer K on
+
+limits (absolute) of OpenVLA-OFT: indices and key steps must be equal; attention, forecast, score and similarity
 1e-5; patches and hidden states 1e-4; actions 5e-5; normalised inputs 1e-6. A wrong epsilon in a
 norm or a tanh GELU changes the actions by 1e-4 to 9e-4.
 
+limits of CogACT: ids, kept tokens and timesteps must be equal; pixels 1e-6; attention, features and
+embeddings 1e-5; hidden states 5e-5; the cognition token 2e-5; denoising 6e-5; actions 1e-5.
+
 exit status: 0 all within limits, 1 some quantity is not, 2 a set cannot be read
 
-example: python -m safe_vla_ros.bench.golden test/golden/set1 test/golden/set2"""
+example: python -m safe_vla_ros.bench.golden test/golden/set1 test/golden/cogact/set1"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(path: Path) -> list[Check]:
     checks = []
-    for check in check_set(read_set(path)):
+    for check in _checks(path):
         checks.append(check)
         limit = f'{check.limit:.0e}' if check.limit else 'exact'
         verdict = 'ok' if check.passed else 'FAIL'
@@ -95,6 +109,14 @@ def _report(path: Path) -> list[Check]:
                 file=sys.stderr,
             )
     return checks
+
+
+def _checks(path: Path) -> Iterator[Check]:
+    """Compare a set with what its kind of model makes of it."""
+    meta = read_meta(path)
+    if meta.get('kind') == 'cogact':
+        return golden_cogact.check_set(path, meta)
+    return check_set(read_set(path))
 
 
 def _as_json(results: dict[str, list[Check]]) -> dict[str, object]:

@@ -15,6 +15,7 @@ from safe_vla_ros.policies.diffusion_transformer import DiffusionTransformer
 from safe_vla_ros.policies.openvla_network import OpenVlaNetwork
 from safe_vla_ros.policies.openvla_policy import Prediction
 from safe_vla_ros.policies.stage_timer import StageTimer
+from safe_vla_ros.pruning import Pruner
 from safe_vla_ros.types import Float32Array, PruningSettings
 
 _GRIPPER_THRESHOLD = 0.5
@@ -73,6 +74,7 @@ class CogActModel:
         pruning: PruningSettings,
         stamp_s: float,
         observe: Callable[[DenoisedStep], None] | None = None,
+        pruner: Pruner | None = None,
     ) -> CogActPrediction:
         """Prune in the prefill; the cognition token, the last row, cannot be dropped.
 
@@ -84,6 +86,7 @@ class CogActModel:
             pruning: How to prune.
             stamp_s: Time of the observation, seconds.
             observe: Called with every denoising step.
+            pruner: Runs instead of the method that ``pruning`` names.
 
         Raises:
             NonFiniteError: Tokens, attention, hidden states or actions hold NaN or infinity.
@@ -100,6 +103,7 @@ class CogActModel:
                 episode=episode.pruning,
                 pruning=pruning,
                 stamp_s=stamp_s,
+                pruner=pruner,
             )
             with watch.stage('head'):
                 cognition = output.rows(sequence.action_rows)[0]

@@ -44,12 +44,14 @@ class DenoisedStep:
     """What happened in one step, for checks against other implementations.
 
     Attributes:
+        timestep: Of the 100, as the model is told.
         actions: Noisy actions that entered it [T, A].
         conditional: Noise told with the condition [T, A].
         unconditional: Noise told without it [T, A]; None without guidance.
         noise: What was taken away [T, A].
     """
 
+    timestep: int
     actions: Tensor
     conditional: Tensor
     unconditional: Tensor | None
@@ -130,7 +132,7 @@ def sample(
         else:
             taken = unconditional + guidance * (conditional - unconditional)
         if observe is not None:
-            observe(DenoisedStep(actions, conditional, unconditional, taken))
+            observe(DenoisedStep(step.timestep, actions, conditional, unconditional, taken))
         actions = _step(actions, taken, step)
     return actions
 

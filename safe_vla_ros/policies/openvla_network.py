@@ -23,7 +23,7 @@ from safe_vla_ros.policies.vision import FusedVision, load_vision, tower_sources
 from safe_vla_ros.pruning import SequenceLayout
 
 if TYPE_CHECKING:
-    from safe_vla_ros.pruning import EpisodeState
+    from safe_vla_ros.pruning import EpisodeState, Pruner
     from safe_vla_ros.types import PruningSettings
 
 _LLAMA = 'language_model.model'
@@ -104,6 +104,7 @@ class OpenVlaNetwork(nn.Module):
         pruning: PruningSettings,
         stamp_s: float,
         use_cache: bool = False,
+        pruner: Pruner | None = None,
     ) -> DecoderOutput:
         """Run the decoder on a sequence; see ``decoder.run_decoder`` for what is not said here.
 
@@ -115,6 +116,7 @@ class OpenVlaNetwork(nn.Module):
             pruning: How to prune.
             stamp_s: Time of the observation, seconds.
             use_cache: Also return keys and values.
+            pruner: Runs instead of the method that the settings name.
 
         Raises:
             NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
@@ -136,6 +138,7 @@ class OpenVlaNetwork(nn.Module):
             settings=pruning,
             stamp_s=stamp_s,
             use_cache=use_cache,
+            pruner=pruner,
         )
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
