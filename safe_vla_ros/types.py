@@ -308,6 +308,8 @@ class PruningRecord:
         stage_ms: Milliseconds by stage (``prepare``, ``encode``, ``decode``, ``pruning``, ...).
         decoder_macs: Multiply-accumulates of the decoder in this step (safe_pruner, Cost).
         decoder_macs_full: The same had nothing been pruned.
+        stage_macs: Multiply-accumulates by stage around the decoder (``vision``, ``projector``,
+            ``head``), as far as they are counted; pruning does not change them.
     """
 
     method: str
@@ -322,6 +324,7 @@ class PruningRecord:
     stage_ms: Mapping[str, float]
     decoder_macs: int
     decoder_macs_full: int
+    stage_macs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pruning_ratio(self) -> float:

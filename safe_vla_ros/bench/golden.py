@@ -41,9 +41,9 @@ a set of CogACT is a directory with
   inputs.npz            image, noise, tasks
   full.npz, pruned.npz  unpruned; with the kept tokens kept_0, kept_1 ... from layer K on
 
-limits (absolute) of OpenVLA-OFT: indices and key steps must be equal; attention, forecast, score and similarity
-1e-5; patches and hidden states 1e-4; actions 5e-5; normalised inputs 1e-6. A wrong epsilon in a
-norm or a tanh GELU changes the actions by 1e-4 to 9e-4.
+limits (absolute) of OpenVLA-OFT: indices and key steps must be equal; attention, forecast, score
+and similarity 1e-5; patches and hidden states 1e-4; actions 5e-5; normalised inputs 1e-6. A wrong
+epsilon in a norm or a tanh GELU changes the actions by 1e-4 to 9e-4.
 
 limits of CogACT: ids, kept tokens and timesteps must be equal; pixels 1e-6; attention, features and
 embeddings 1e-5; hidden states 5e-5; the cognition token 2e-5; denoising 6e-5; actions 1e-5.

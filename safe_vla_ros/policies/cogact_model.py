@@ -21,7 +21,7 @@ from safe_vla_ros.types import Float32Array, PruningSettings
 _GRIPPER_THRESHOLD = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CogActPrediction(Prediction):
     """A prediction with what the actions were made of.
 
@@ -120,7 +120,13 @@ class CogActModel:
             if not np.isfinite(raw).all():
                 msg = 'actions of the diffusion head: NaN or infinity'
                 raise NonFiniteError(msg)
-        return CogActPrediction(finish_actions(raw), cognition, output, watch, raw)
+        return CogActPrediction(
+            finish_actions(raw), cognition, output, watch, self.head_macs(), raw_actions=raw
+        )
+
+    def head_macs(self) -> int:
+        """Count the multiply-accumulates of all denoising steps, guided ones twice."""
+        return self.ddim_steps * (2 if self.guidance > 1.0 else 1) * self.head.sizes.macs
 
 
 def finish_actions(raw: Float32Array) -> Float32Array:

@@ -45,8 +45,9 @@ class DitSizes:
         """Tokens of one pass: the condition and the actions."""
         return 1 + self.chunk_size
 
+    @property
     def macs(self) -> int:
-        """Count the multiply-accumulates of one pass of one sample."""
+        """Multiply-accumulates of one pass of one sample."""
         tokens, width = self.tokens, self.width
         block = 4 * tokens * width**2 + 2 * tokens**2 * width + 2 * tokens * width * self.mlp_width
         ends = self.chunk_size * self.action_dim * width + tokens * width * self.action_dim

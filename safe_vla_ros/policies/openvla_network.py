@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -61,6 +62,7 @@ class OpenVlaNetwork(nn.Module):
         llama = sizes.llama
         self.vision = FusedVision(sizes.towers, sizes.means, sizes.stds)
         self.projector = GeluProjector(sizes.projector)
+        self._projector_widths = sizes.projector
         self.decoder = LlamaModel(llama).eval()
         use_tapping_attention(self.decoder)
         self.lm_head = (
@@ -93,6 +95,18 @@ class OpenVlaNetwork(nn.Module):
                 features = self.vision(pixels)
             with watch.stage('projector'):
                 return cast('torch.Tensor', self.projector(features)).flatten(0, 1)
+
+    def encode_macs(self, cameras: int) -> dict[str, int]:
+        """Count the multiply-accumulates of the stages of ``encode``.
+
+        Args:
+            cameras: C.
+        """
+        projector = sum(a * b for a, b in pairwise(self._projector_widths))
+        return {
+            'vision': cameras * sum(tower.macs for tower in self.vision.sizes),
+            'projector': cameras * self.vision.grid**2 * projector,
+        }
 
     def decode(
         self,

@@ -54,12 +54,14 @@ class Prediction:
         output: The decoder's pass with what was pruned.
         stopwatch: Time of the stages around the decoder: ``encode`` (of it ``vision`` and
             ``projector``) and ``head``; for autoregressive models ``generate``.
+        head_macs: Multiply-accumulates of ``head``; 0 where they are not counted.
     """
 
     actions: Float32Array | Float64Array
     states: torch.Tensor
     output: DecoderOutput
     stopwatch: StageTimer
+    head_macs: int = 0
 
 
 class ActionModel(Protocol):
@@ -199,12 +201,17 @@ class OpenVlaPolicy:
             pruning=pruning,
             stamp_s=observation.stamp_s,
         )
-        grid = self._model.network.vision.grid
+        network = self._model.network
+        grid = network.vision.grid
+        macs = network.encode_macs(len(self._settings.cameras))
+        if prediction.head_macs:
+            macs['head'] = prediction.head_macs
         record = make_record(
             prediction.output,
             dict.fromkeys(self._settings.cameras, (grid, grid)),
             pruning,
             {**watch.milliseconds(), **prediction.stopwatch.milliseconds()},
+            macs,
         )
         actions = self._normalizers.unnormalize(prediction.actions)
         return to_chunk(actions, self._settings, record)

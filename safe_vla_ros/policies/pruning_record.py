@@ -20,6 +20,7 @@ def make_record(
     grids: Mapping[str, tuple[int, int]],
     settings: PruningSettings,
     stage_ms: Mapping[str, float],
+    stage_macs: Mapping[str, int] | None = None,
 ) -> PruningRecord:
     """Say per camera what was kept, and what it cost.
 
@@ -29,6 +30,7 @@ def make_record(
         settings: The settings of that pass.
         stage_ms: Milliseconds of the stages around the decoder (``prepare``, ``encode``, ...);
             ``decode``, ``pruning`` and its parts are added.
+        stage_macs: Multiply-accumulates of the stages around the decoder, where counted.
 
     Returns:
         The record.
@@ -62,4 +64,5 @@ def make_record(
         stage_ms={**stage_ms, **output.stage_ms},
         decoder_macs=output.macs,
         decoder_macs_full=output.macs_full,
+        stage_macs=stage_macs or {},
     )
