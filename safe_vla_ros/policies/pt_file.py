@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -27,14 +28,9 @@ def check_archive(path: Path) -> int:
     Raises:
         CheckpointError: It is truncated, compressed, not a zip file, or declares more than it has.
     """
-    with opened(path, CheckpointError) as file:
+    with _archive(path) as (file, archive):
         size = os.fstat(file.fileno()).st_size
-        try:
-            with zipfile.ZipFile(file) as archive:
-                entries = archive.infolist()
-        except Exception as error:  # zipfile raises what a broken directory makes of it
-            msg = f'{path} is refused: it is truncated or not a file of torch.save ({error})'
-            raise CheckpointError(msg) from error
+        entries = archive.infolist()
     packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     if packed:
         msg = f'{path} is refused: {packed[0]} is compressed, which torch.save never does'
@@ -129,16 +125,32 @@ def read_groups(path: Path) -> dict[str, dict[str, StoredTensor]]:
 def _records(path: Path) -> dict[int, int]:
     """Return the size of every record by the place of its first byte."""
     records = {}
-    with opened(path, CheckpointError) as file, zipfile.ZipFile(file) as archive:
+    with _archive(path) as (file, archive):
         for entry in archive.infolist():
-            if entry.filename.endswith('/byteorder') and archive.read(entry) != b'little':
-                msg = f'{path} is refused: its numbers are not little-endian'
-                raise CheckpointError(msg)
+            if entry.filename.endswith('/byteorder'):
+                with archive.open(entry) as part:
+                    order = part.read(16)
+                if order != b'little':
+                    msg = f'{path} is refused: its numbers are not little-endian'
+                    raise CheckpointError(msg)
             file.seek(entry.header_offset)
             header = file.read(_LOCAL_HEADER)
             name, extra = (int.from_bytes(header[at : at + 2], 'little') for at in (26, 28))
             records[entry.header_offset + _LOCAL_HEADER + name + extra] = entry.file_size
     return records
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[tuple[BinaryIO, zipfile.ZipFile]]:
+    with opened(path, CheckpointError) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield file, archive
+        except CheckpointError:
+            raise
+        except Exception as error:  # zipfile raises what a broken directory makes of it
+            msg = f'{path} is refused: it is truncated or not a file of torch.save ({error})'
+            raise CheckpointError(msg) from error
 
 
 def _stored(

@@ -331,6 +331,10 @@ FILES = {
     ),
     'a table of millions': (repacked(SOUND, data_pkl=bytes(2**21)), 'a table of too many'),
     'big-endian numbers': (repacked(SOUND, byteorder=b'big'), 'not little-endian'),
+    'a directory that points elsewhere': (
+        SOUND.replace(b'PK\x03\x04', b'PK\x00\x00'),
+        'is truncated or not a file of torch.save',
+    ),
     'a broken table': (repacked(SOUND, data_pkl=b'\x80\x02}.'), "under the key 'model'|truncated"),
     'half a file': (SOUND[: len(SOUND) // 2], 'is truncated or not a file of torch.save'),
     'the format before zip files': (
