@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +22,9 @@ from safe_vla_ros.policies.cogact_model import finish_actions
 from safe_vla_ros.policies.image_preparation import resize_bicubic
 from safe_vla_ros.policies.registry import load_policy, read_spec
 from safe_vla_ros.pruning import PRUNER_NAMES
+from safe_vla_ros.runtime.parameter_file import read_parameter_file
+from safe_vla_ros.runtime.parameters import resolve
 from safe_vla_ros.types import PruningSettings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NONE = PruningSettings(method='none', layer=2)
 K, LAYERS, TOKENS = 2, 4, 25
@@ -294,3 +294,16 @@ def test_pixels_are_exactly_those_of_the_published_transforms(policy: Any) -> No
     image = policy._prepare(inputs()['image'][2])
     pixels = policy._model.network.vision.normalize(torch.from_numpy(image)[None])
     np.testing.assert_array_equal(pixels[0].numpy(), expected)
+
+
+def test_a_checkpoint_of_the_worked_robot_loads_with_its_yaml(directory: Path) -> None:
+    file = Path(__file__).parents[2] / 'config' / 'cogact_bridge.yaml'
+    values = read_parameter_file(file)
+    assert values['pruning.forecast_layers'] == [31]
+    # The golden checkpoint has four layers only.
+    values |= {'pruning.forecast_layers': [LAYERS - 1], 'policy': str(directory)}
+    resolved = resolve(values, read_spec(str(directory)), pruner_names=PRUNER_NAMES)
+    policy = load_policy(str(directory), replace(resolved.policy, device='cpu'))
+    assert resolved.control.blending == 'cogact_ensemble'
+    assert resolved.control.ensemble_horizon <= policy.spec.chunk_size
+    assert len(policy.infer(observation(0), policy.new_episode(), resolved.pruning)) == 16
