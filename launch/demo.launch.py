@@ -9,6 +9,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from safe_vla_ros.sim.tasks import TASKS
+
 SHARE = FindPackageShare('safe_vla_ros')
 
 
@@ -17,13 +19,14 @@ def generate_launch_description():
         ('policy', '', 'Policy; default: as in the robot YAML'),
         (
             'params_file',
-            PathJoinSubstitution([SHARE, 'config', 'mini_metaworld.yaml']),
-            'Robot YAML of the policy node; default: that of the simulated arm',
+            PathJoinSubstitution([SHARE, 'config', 'mini_libero.yaml']),
+            'Robot YAML of the policy node; default: that of the simulated Panda',
         ),
         ('namespace', '', 'Namespace of both nodes'),
         ('use_sim_time', 'false', 'The robot publishes /clock and the policy node follows it'),
         ('real_time_factor', '1.0', 'Simulated seconds per second of wall clock'),
-        ('task', 'reach', 'First task; the others follow'),
+        ('task', TASKS[0], 'First task, for example libero_object/3; the others follow'),
+        ('init_state', '-1', "The benchmark's initial state of the first episode; -1: by seed"),
         ('seed', '10000', 'Seed of the first episode'),
         ('rviz', 'true' if is_installed('rviz2') else 'false', 'Start RViz'),
         ('log_level', 'info', 'debug, info, warn, error or fatal'),
@@ -37,6 +40,7 @@ def generate_launch_description():
             {
                 'autoplay': True,
                 'task': LaunchConfiguration('task'),
+                'init_state': as_type('init_state', int),
                 'seed': as_type('seed', int),
                 'real_time_factor': as_type('real_time_factor', float),
                 'publish_clock': as_type('use_sim_time', bool),

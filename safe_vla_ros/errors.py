@@ -33,6 +33,10 @@ class OutputError(SafeVlaError):
     """A result cannot be written; nothing that looks whole is left in its place."""
 
 
+class SceneError(SafeVlaError):
+    """A simulated scene cannot be brought into a state to start from."""
+
+
 class NonFiniteError(SafeVlaError):
     """A tensor or an action holds NaN or infinity; nothing was stored or executed."""
 

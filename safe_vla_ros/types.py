@@ -30,9 +30,9 @@ REFRESH_REASONS = (
     'layout',
     'failure',
 )
-"""Why a key step renewed the saliency reference (message of ``~/subtask_reset``)."""
+"""Why a key step renewed the method's memory (message of ``~/subtask_reset``)."""
 
-PRUNING_STAGES = ('matching', 'taps', 'selection', 'gathers')
+PRUNING_STAGES = ('matching', 'taps', 'selection', 'gathers', 'context')
 """Stages of a pass that exist only because tokens are pruned (keys of ``stage_ms``)."""
 
 
@@ -45,6 +45,9 @@ ACTION_ROWS = 'action'
 LAST_ROW = 'last'
 QUERY_ROWS = (ACTION_ROWS, LAST_ROW)
 """What ``pruning.query_rows`` may be: the rows whose attention is the saliency."""
+RENEWERS = ('refresh', 'vla_cache')
+"""Methods that compute few tokens in every layer and leave the others as they were."""
+
 REFRESH_SCORES = ('salient_and_changed', 'change', 'saliency', 'age', 'shuffled')
 """What ``pruning.refresh_score`` may be: which tokens ``refresh`` renews first."""
 
@@ -286,6 +289,16 @@ class PruningSettings:
             change=Change.DYNAMIC,
         ),
     )
+    forecast_moved: bool = field(
+        default=False,
+        metadata=parameter(
+            'pruning.forecast_moved',
+            'Let a token in refresh that has moved within its camera start from the keys of where '
+            'it was.',
+            own='pruning.forecast_moved',
+            change=Change.DYNAMIC,
+        ),
+    )
     full_pass_share: float = 0.0
     seed: int = 0
 
@@ -297,17 +310,24 @@ class PruningRecord:
     Attributes:
         method: Pruner that ran.
         total: Visual tokens by camera.
-        kept: Visual tokens kept after layer K by camera; equals ``total`` on an unpruned step.
-        key_step: Whether this step renewed the saliency reference.
+        kept: Visual tokens that went through every layer by camera: kept, or renewed by a method
+            that leaves the others as they were. Equals ``total`` on an unpruned step.
+        key_step: Whether this step renewed the method's memory as a whole.
         reason: One of ``REFRESH_REASONS`` on a key step, else None.
         similarity: kappa, cosine of the shallow saliency and its forecast; None without a forecast.
         threshold: gamma in force.
-        scores: Fused score by camera, float32 [rows, columns] of the token grid; empty when the
-            method has none.
-        kept_masks: Which tokens were kept by camera, bool [rows, columns].
+        scores: Score that the method chose by, by camera, float32 [rows, columns] of the token
+            grid; empty when the method has none.
+        kept_masks: Which tokens ``kept`` counts by camera, bool [rows, columns].
         stage_ms: Milliseconds by stage (``prepare``, ``encode``, ``decode``, ``pruning``, ...).
         decoder_macs: Multiply-accumulates of the decoder in this step (safe_pruner, Cost).
         decoder_macs_full: The same had nothing been pruned.
+        residual: Share of what is attended to that would have stayed stale, 0..1; None for a
+            method that drops tokens, and where there was nothing to renew.
+        max_staleness: tau in force; 0 is off.
+        ages: Steps since each token was computed by camera, float32 [rows, columns]; empty for a
+            method that drops tokens.
+        context_bytes: Size of the keys and values that outlive the step.
         stage_macs: Multiply-accumulates by stage around the decoder (``vision``, ``projector``,
             ``head``), as far as they are counted; pruning does not change them.
     """
@@ -324,11 +344,20 @@ class PruningRecord:
     stage_ms: Mapping[str, float]
     decoder_macs: int
     decoder_macs_full: int
+    residual: float | None = None
+    max_staleness: float = 0.0
+    ages: Mapping[str, Float32Array] = field(default_factory=dict)
+    context_bytes: int = 0
     stage_macs: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def renews(self) -> bool:
+        """Whether tokens that were not computed stay visible as they were."""
+        return bool(self.ages)
+
+    @property
     def pruning_ratio(self) -> float:
-        """Fraction of the visual tokens dropped, 0 on a key step."""
+        """Fraction of the visual tokens not computed in this step, 0 on a key step."""
         total = sum(self.total.values())
         return 1.0 - sum(self.kept.values()) / total if total else 0.0
 

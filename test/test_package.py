@@ -176,7 +176,7 @@ def test_the_wrappers_of_a_colcon_build_run_in_the_environment_of_their_user():
 
 
 def test_shared_files_are_found_in_the_source_tree():
-    assert (find_share('config') / 'mini_metaworld.yaml').is_file()
+    assert (find_share('config') / 'mini_libero.yaml').is_file()
     with pytest.raises(SafeVlaError, match=r'no recipes directory of safe_vla_ros; looked for /'):
         find_share('recipes')
 

@@ -37,20 +37,24 @@ from safe_vla_ros.pruning import PRUNER_NAMES, make_episode
 from safe_vla_ros.types import PruningSettings, UInt8Array
 from safe_vla_ros.whole_files import write_json
 
-BUNDLED_POLICY = 'mini_metaworld'
+BUNDLED_POLICY = 'mini_libero'
+KEY_EVERY = {'safe': 12, 'refresh': 20, 'vla_cache': 20}
+"""Steps per key step of the methods that have them; other methods have none."""
+
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16, 'float32': torch.float32}
 _DESCRIPTION = """\
 Build a policy at its real size with random weights, and run it on a sequence of moving camera
-images twice, interleaved step by step: unpruned and pruned, A B A B. It needs no checkpoint, and
-its output means nothing. Both arms run the same driver, the same fused attention (SDPA) and the
-same matrix kernels. Nothing materialises a whole attention matrix. One step in --key-every is a key
-step."""
+images unpruned and with each --method, interleaved step by step: A B C A B C. It needs no
+checkpoint, and its output means nothing. All arms run the same driver, the same fused attention
+(SDPA) and the same matrix kernels. Nothing materialises a whole attention matrix. Methods with key
+steps have one every --key-every steps."""
 
 _EPILOG = """\
 A full 7B run needs 16 GiB of memory. With --layers the decoder is shorter: for development only.
 
 examples:
   python -m safe_vla_ros.bench.speed --shape openvla-oft-7b --steps 12 --json speed.json
+  python -m safe_vla_ros.bench.speed --method refresh safe --steps 20 --json speed.json
   python -m safe_vla_ros.bench.speed --shape openvla-7b --device cuda --steps 48
   python -m safe_vla_ros.bench.speed --shape cogact-base --device cuda --steps 48
   python -m safe_vla_ros.bench.speed --shape mini --steps 120"""
@@ -67,18 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.save:
         return _save(options, machine)
     model = _build(options)
-    settings = PruningSettings(
-        method=options.method,
-        keep_ratio=options.keep_ratio,
-        layer=options.layer,
-        forecast_layers=options.forecast_layers,
-        # Key steps come by the clock here: with random weights the test means nothing.
-        refresh_threshold=-1.0,
-    )
     images = next(_scene(model.cameras, model.image_size, options.seed))
     outside = model.outside_macs(images)
     kernels = _set_kernels(model.module, options)
-    samples = list(_run(model, settings, options))
+    samples = list(_run(model, options))
+    compared = {
+        method: {
+            'method': method,
+            **summarise(
+                [sample for sample in samples if sample.arm in ('none', method)],
+                key_every=options.key_every.get(method, 0),
+                outside_macs=outside,
+                threads=torch.get_num_threads(),
+            ),
+        }
+        for method in options.method
+    }
+    first, *others = compared.values()
     summary = {
         'command': _command(),
         'weights': 'random; the outputs mean nothing',
@@ -87,20 +96,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'dtype': options.dtype,
         'device': str(options.device),
         'kernels': kernels,
-        'method': options.method,
         'keep_ratio': options.keep_ratio,
         'pruning_layer': options.layer,
         'forecast_layers': list(options.forecast_layers),
+        'saliency_layers': list(options.saliency_layers),
         'steps': options.steps,
         'machine': machine,
-        **summarise(
-            samples,
-            key_every=options.key_every if options.method == 'safe' else 0,
-            outside_macs=outside,
-            threads=torch.get_num_threads(),
-        ),
+        **first,
+        'others': others,
     }
-    print(as_text(summary))
+    for one in compared.values():
+        print(as_text({**summary, **one}))
     _write(options.json, summary)
     return 0
 
@@ -115,18 +121,28 @@ def _set_kernels(module: torch.nn.Module, options: argparse.Namespace) -> str:
     return 'packed' if packed else 'plain'
 
 
-def _run(
-    model: SpeedModel, settings: PruningSettings, options: argparse.Namespace
-) -> Iterator[Sample]:
-    """Run both arms step by step; yields the steps after warming up."""
-    arms = {'none': PruningSettings(method='none', layer=settings.layer), settings.method: settings}
+def _run(model: SpeedModel, options: argparse.Namespace) -> Iterator[Sample]:
+    """Run all arms step by step; yields the steps after warming up."""
+    arms = {
+        method: PruningSettings(
+            method=method,
+            keep_ratio=options.keep_ratio,
+            layer=options.layer,
+            forecast_layers=options.forecast_layers,
+            saliency_layers=options.saliency_layers,
+            # Key steps come by the clock here: with random weights the tests mean nothing.
+            refresh_threshold=-1.0,
+            max_staleness=0.0,
+        )
+        for method in ('none', *options.method)
+    }
     episodes = {arm: make_episode() for arm in arms}
     memory = PeakMemory(options.device)
     scene = _scene(model.cameras, model.image_size, options.seed)
     for index in range(-options.warm_up, options.steps):
         images = next(scene)
         for arm, arm_settings in arms.items():
-            if index % options.key_every == 0:
+            if arm in options.key_every and index % options.key_every[arm] == 0:
                 episodes[arm].clear('service')
             memory.restart()
             start_cpu = time.process_time()
@@ -240,16 +256,26 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add('--dtype', choices=DTYPES, help='number format (default: bfloat16; float32 for mini)')
     add('--device', default='auto', help='auto, cpu or cuda (default: %(default)s)')
-    add('--method', choices=[n for n in PRUNER_NAMES if n != 'none'], default='safe')
+    add(
+        '--method',
+        nargs='+',
+        choices=[n for n in PRUNER_NAMES if n != 'none'],
+        default=['safe'],
+        help='methods to compare with no pruning, all in one run (default: safe)',
+    )
     add(
         '--keep-ratio',
         type=float,
         default=0.25,
-        help='share of visual tokens kept (default: %(default)s)',
+        help='share of visual tokens computed (default: %(default)s)',
     )
     add('--layer', type=int, help="K (default: 3; the policy's own for mini)")
     add('--steps', type=int, default=12, help='timed steps per arm (default: %(default)s)')
-    add('--key-every', type=int, default=12, help='steps per key step (default: %(default)s)')
+    add(
+        '--key-every',
+        type=int,
+        help='steps per key step (default: 12 for safe, 20 for methods that renew)',
+    )
     add('--warm-up', type=int, default=2, help='untimed steps first (default: %(default)s)')
     add('--prompt-tokens', type=int, default=34, help='length of the prompt (default: %(default)s)')
     add('--layers', type=int, help='decoder layers (default: the real number)')
@@ -287,10 +313,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     own = read_spec(BUNDLED_POLICY).pruning if mini else {}
     options.layer = own.get('layer', 3) if options.layer is None else options.layer
     options.forecast_layers = () if options.layers else tuple(own.get('forecast_layers', ()))
+    options.saliency_layers = () if options.layers else tuple(own.get('saliency_layers', ()))
     options.layers = options.layers or (read_spec(BUNDLED_POLICY).num_layers if mini else 32)
     for name in ('steps', 'key_every', 'prompt_tokens'):
-        if getattr(options, name) < 1:
-            parser.error(f'--{name.replace("_", "-")} is {getattr(options, name)}, allowed is 1 up')
+        given = getattr(options, name)
+        if given is not None and given < 1:
+            parser.error(f'--{name.replace("_", "-")} is {given}, allowed is 1 up')
+    options.key_every = {
+        method: options.key_every or every
+        for method, every in KEY_EVERY.items()
+        if method in options.method
+    }
     if not 0.05 <= options.keep_ratio < 1.0:
         parser.error(f'--keep-ratio is {options.keep_ratio}, allowed is 0.05 to below 1')
     if not options.save and not 1 <= options.layer < options.layers:

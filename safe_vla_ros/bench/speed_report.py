@@ -22,6 +22,7 @@ STAGES = (
     'taps',
     'selection',
     'gathers',
+    'context',
 )
 """Stages in the order of a pass; ``pruning`` and what follows are part of ``decode``."""
 
@@ -140,7 +141,8 @@ def as_text(summary: Mapping[str, object]) -> str:
     """Lay a summary out for a terminal."""
     stages = summary['stages']
     assert isinstance(stages, dict)
-    lines = [f'{"median (p95), ms":<18}' + ''.join(f'{kind:>24}' for kind in stages)]
+    lines = [f'{summary.get("method", "")}:'] if 'method' in summary else []
+    lines += [f'{"median (p95), ms":<18}' + ''.join(f'{kind:>24}' for kind in stages)]
     for name in STAGES:
         cells = [
             f'{stage[name]["median_ms"]:12.2f} ({stage[name]["p95_ms"]:8.2f})'
@@ -179,8 +181,11 @@ def markdown_table(summaries: Sequence[Mapping[str, Any]]) -> str:
     """Lay summaries of several shapes out side by side, as in the docs.
 
     Args:
-        summaries: What ``bench.speed`` wrote, each with both arms.
+        summaries: What ``bench.speed`` wrote; one with several methods gives a column for each.
     """
+    summaries = [
+        {**summary, **one} for summary in summaries for one in ({}, *summary.get('others', ()))
+    ]
 
     def seconds(summary: Mapping[str, Any], kind: str) -> str:
         milliseconds = summary['stages'][kind]['total']['median_ms']
@@ -190,7 +195,8 @@ def markdown_table(summaries: Sequence[Mapping[str, Any]]) -> str:
         return f'**{summary["speed_up"][name]:.2f}x** ({summary["ceiling_by_macs"][name]:.2f}x)'
 
     def every(summary: Mapping[str, Any]) -> str:
-        return f'{1 / summary["key_step_share"]:.0f}'
+        share = summary['key_step_share']
+        return f'{1 / share:.0f}' if share else '-'
 
     rows: dict[str, Callable[[Mapping[str, Any]], str]] = {
         '': lambda s: f'`{s["shape"]}`',
@@ -208,6 +214,8 @@ def markdown_table(summaries: Sequence[Mapping[str, Any]]) -> str:
             f'{peak:.1f} GiB' for peak in s['peak_gib'].values()
         ),
     }
+    if len({summary['method'] for summary in summaries}) > 1:
+        rows = {'': rows.pop(''), 'method': lambda s: f'`{s["method"]}`', **rows}
     lines = [f'| {name} | {" | ".join(map(cell, summaries))} |' for name, cell in rows.items()]
     lines.insert(1, '|---|' + '--:|' * len(summaries))
     return '\n'.join(lines) + '\n'

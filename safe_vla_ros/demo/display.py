@@ -110,7 +110,7 @@ class Display:
         values = self._values
         return (
             f'seed {self._now[2]}   step {values.get("step", "-")}   '
-            f'kept {values.get("tokens_kept", "-")}/{values.get("tokens_total", "-")}   '
+            f'computed {values.get("tokens_computed", "-")}/{values.get("tokens_total", "-")}   '
             f'similarity {values.get("similarity", "-")} of {values.get("threshold", "-")}   '
             f'latency {values.get("latency_ms", "-")} ms'
         )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from safe_vla_ros.pruning.registry import PRUNER_NAMES
 from safe_vla_ros.ros.domain import own_domain
-from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.sim.tasks import SPATIAL, SUITES, TASKS, split_name
+from safe_vla_ros.successors import successor_note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,7 @@ class Options:
     """What the demo shall do.
 
     Attributes:
-        tasks: Names in ``TASKS``.
+        tasks: Names, see ``sim.tasks.split_name``.
         episodes: Episodes per task and method.
         seed: Seed of the first episode of a task; the next has the next seed.
         methods: Pruners, in the order in which they run, on the same seeds.
@@ -65,7 +66,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     if given.record is not None and given.record.exists():
         parser.error(f'--record {given.record} exists; name a directory that does not')
     if given.params_file is not None and not given.params_file.is_file():
-        parser.error(f'--params-file {given.params_file} is not a file')
+        gone = successor_note(str(given.params_file))
+        parser.error(gone or f'--params-file {given.params_file} is not a file')
     return Options(
         tasks=given.tasks,
         episodes=given.episodes,
@@ -97,7 +99,8 @@ def _make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         '--tasks', type=_tasks, default='all',
-        help=f'comma-separated: {", ".join(TASKS)}; or all (default)',
+        help=f'comma-separated, or all for those of the bundled policy: {", ".join(TASKS)} '
+        '(%(default)s)',
     )  # fmt: skip
     add(
         '--episodes', type=_whole(1), default=1,
@@ -123,18 +126,19 @@ def _make_parser() -> argparse.ArgumentParser:
     add('--picture', type=Path, help='file for the picture (demo.png in --out)')
     add('--record', type=Path, metavar='DIR', help='record a rosbag2 (MCAP) of inputs and outputs')
     add('--policy', help='policy directory or bundled name (as in the robot YAML)')
-    add('--params-file', type=Path, help='robot YAML (config/mini_metaworld.yaml)')
+    add('--params-file', type=Path, help='robot YAML (config/mini_libero.yaml)')
     add(
         '--real-time-factor', type=_number(0.05, 10.0), default=1.0,
         help='speed of the simulation (%(default)s)',
     )  # fmt: skip
     add('--sim-time', action='store_true', help='publish /clock and follow it')
     add(
-        '--episode-duration', type=_number(0.1, 3600.0), default=8.0, metavar='S',
+        '--episode-duration', type=_number(0.1, 3600.0), metavar='S',
+        default=SUITES[SPATIAL] * 0.05,
         help='simulated seconds after which an episode counts as failed (%(default)s)',
     )  # fmt: skip
     add(
-        '--camera-rate', type=_number(1.0, 80.0), default=20.0,
+        '--camera-rate', type=_number(1.0, 100.0), default=20.0,
         help='rate of the cameras in Hz (%(default)s)',
     )  # fmt: skip
     add(
@@ -145,11 +149,12 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _tasks(text: str) -> tuple[str, ...]:
-    names = tuple(TASKS) if text == 'all' else tuple(dict.fromkeys(text.split(',')))
-    for name in names:
-        if name not in TASKS:
-            msg = f'no task {name!r}; known are {", ".join(TASKS)}, or all'
-            raise argparse.ArgumentTypeError(msg)
+    names = TASKS if text == 'all' else tuple(dict.fromkeys(text.split(',')))
+    try:
+        for name in names:
+            split_name(name)
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(error.args[0]) from error
     return names
 
 

@@ -16,7 +16,7 @@ from safe_vla_ros.ros.bag_recorder import BagRecorder, demo_topics
 from safe_vla_ros.ros.episode_driver import DriverError, EpisodeDriver
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.robot_file import robot_file
-from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.sim.tasks import get_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -142,7 +142,7 @@ def write_films(options: Options, session: Session) -> list[str]:
             session.troubles.append(str(error))
 
     for task, film in session.films.items():
-        path = options.out / f'{task}.mp4'
+        path = options.out / f'{task.replace("/", "_")}.mp4'
         write(path, partial(write_video, film, path, options.camera_rate_hz))
     films = list(session.films.values())
     write(options.picture, partial(write_picture, films, options.picture))
@@ -206,7 +206,6 @@ class _Run:
         nominal_s = options.episode_duration_s / options.real_time_factor
         event = driver.end_of_episode(nominal_s * PATIENCE + GRACE_S, self._show)
         duration_s = time.monotonic() - started_s
-        driver.pause(True)
         notes = driver.new_notes()
         if not notes.inferences:
             states = '; '.join(f'{note.message} {dict(note.values)}' for note in notes.states)
@@ -243,7 +242,7 @@ def _film(result: EpisodeResult, notes: EpisodeNotes) -> Film:
         [frame for frame in notes.pictures.get(name, []) if frame[0] >= started_s]
         for name in ('camera', 'overlay')
     )
-    caption = f'"{TASKS[result.task].sentence}"   {result.method}: {result.outcome}'
+    caption = f'"{get_task(result.task).sentence}"   {result.method}: {result.outcome}'
     return Film(caption, camera, overlay)
 
 

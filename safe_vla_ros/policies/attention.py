@@ -94,14 +94,17 @@ class ContextWrite:
     Attributes:
         context: The buffer of all layers.
         positions: Where the rows stand, int64 [S]; None when they are all rows in order.
+        stopwatch: Takes the time of the writing.
     """
 
     context: KeyValueContext
     positions: Tensor | None
+    stopwatch: StageTimer
 
     def into_layer(self, module: Any, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write keys and values [1, G, S, d] of an attention module; return all it attends to."""
-        return self.context.write(module.layer_idx, key, value, self.positions)
+        with self.stopwatch.stage('context'):
+            return self.context.write(module.layer_idx, key, value, self.positions)
 
 
 def tapping_attention(

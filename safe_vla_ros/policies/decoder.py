@@ -48,6 +48,7 @@ class DecoderOutput:
         macs: Multiply-accumulates of the pass.
         macs_full: The same had nothing been pruned.
         cache: Keys and values by layer when asked for: those that the layer's rows attended to.
+        context_bytes: Size of the keys and values that outlive the step; 0 for a method without.
         stopwatch: Time of the stages.
     """
 
@@ -61,6 +62,7 @@ class DecoderOutput:
     macs_full: int
     cache: DynamicCache | None
     stopwatch: StageTimer
+    context_bytes: int = 0
 
     @property
     def pruned(self) -> bool:
@@ -84,7 +86,7 @@ class DecoderOutput:
 
     @property
     def key_step(self) -> bool:
-        """Whether the pass renewed the saliency reference."""
+        """Whether the pass renewed the method's memory as a whole."""
         return self.report.key_step
 
     @property
@@ -164,6 +166,9 @@ class OpenPass:
         """Run every layer and the final norm."""
         step, rows, stopwatch = self._step, self.rows, self._stopwatch
         plan = step.plan
+        if plan.moves and self._context is not None:
+            with stopwatch.stage('context'):
+                self._move(decoder, self._context, step.moved())
         for index, layer in enumerate(decoder.layers):
             if index in plan.selections:
                 with stopwatch.stage('selection'):
@@ -222,7 +227,15 @@ class OpenPass:
             macs_full=pass_macs(whole, **cost),
             cache=self.cache,
             stopwatch=self._stopwatch,
+            context_bytes=0 if self._context is None else self._context.nbytes,
         )
+
+    def _move(self, decoder: Any, context: KeyValueContext, source: Tensor) -> None:
+        rotary, visual = decoder.rotary_emb, self._input.layout.visual
+        turns = torch.arange(len(source), device=source.device) - source
+        cosine, sine = rotary(self.rows.hidden, position_ids=turns[None])
+        scaling = rotary.attention_scaling  # the stored keys have it already
+        context.move(source, visual, cosine[0] / scaling, sine[0] / scaling)
 
     def _tap(self, tap: Tap, index: int) -> SaliencyTap | None:
         asked = self.rows.query_rows(tap.rows)
@@ -235,7 +248,8 @@ class OpenPass:
         if self._context is None:
             return None
         whole = self.rows.kept is None
-        return ContextWrite(self._context, None if whole else self.rows.positions)
+        positions = None if whole else self.rows.positions
+        return ContextWrite(self._context, positions, self._stopwatch)
 
     def _check_finite(self) -> None:
         """Name the first place that is not finite; one look at the device when all is well."""

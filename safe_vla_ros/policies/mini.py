@@ -17,7 +17,7 @@ from safe_vla_ros.policies.checkpoint_tensors import read_header, read_tensor
 from safe_vla_ros.policies.decoder import run_decoder
 from safe_vla_ros.policies.device import choose_device, choose_dtype
 from safe_vla_ros.policies.image_preparation import ImagePreparation
-from safe_vla_ros.policies.mini_model import STRIDE, MiniConfig, MiniVla
+from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
 from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.spec import (
     LARGEST_CHUNK,
@@ -131,7 +131,13 @@ def model_config(config: dict[str, Any], path: Path) -> MiniConfig:
         if not name.isidentifier() or hasattr(torch.nn.ModuleDict, name):
             msg = f'{path}: cameras has the name {name!r}, which no camera can have'
             raise CheckpointError(msg)
-        check_integer(size, STRIDE, _LARGEST_IMAGE, f'{path}: cameras.{name}')
+        check_integer(size, 1, _LARGEST_IMAGE, f'{path}: cameras.{name}')
+    patches = read.patch_sizes
+    if not isinstance(patches, dict) or set(patches) != set(cameras):
+        msg = f'{path}: patch_sizes is {patches!r}; allowed is a size for each of {list(cameras)}'
+        raise CheckpointError(msg)
+    for name, size in patches.items():
+        check_integer(size, 1, cameras[name], f'{path}: patch_sizes.{name}')
     for name in ('proprio_mean', 'proprio_std'):
         check_numbers(getattr(read, name), read.proprio_dim, f'{path}: {name}')
     return read

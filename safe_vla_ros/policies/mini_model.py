@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import LlamaConfig, LlamaModel
 
 from safe_vla_ros.pruning import SequenceLayout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-STRIDE = 8
-"""Pixels per visual token and axis."""
 
 STOP_TOKEN_ID = 2
 
@@ -31,6 +27,7 @@ class MiniConfig:
 
     Attributes:
         cameras: Side of the square input image by camera, pixels, in sequence order.
+        patch_sizes: Side of the square patch that becomes one visual token, by camera, pixels.
         vocab_size: Words the instruction embedding knows.
         instruction_length: Instruction tokens; shorter texts are padded, longer ones cut.
         chunk_size: Actions per chunk.
@@ -41,6 +38,7 @@ class MiniConfig:
     """
 
     cameras: Mapping[str, int]
+    patch_sizes: Mapping[str, int]
     vocab_size: int
     instruction_length: int
     chunk_size: int
@@ -48,15 +46,16 @@ class MiniConfig:
     proprio_dim: int
     proprio_mean: Sequence[float]
     proprio_std: Sequence[float]
-    hidden_size: int = 128
+    hidden_size: int = 192
     num_hidden_layers: int = 8
-    num_attention_heads: int = 2
-    intermediate_size: int = 384
+    num_attention_heads: int = 3
+    intermediate_size: int = 512
 
     @property
     def grids(self) -> dict[str, tuple[int, int]]:
         """Rows and columns of visual tokens by camera."""
-        return {name: (size // STRIDE, size // STRIDE) for name, size in self.cameras.items()}
+        sides = {name: size // self.patch_sizes[name] for name, size in self.cameras.items()}
+        return {name: (side, side) for name, side in sides.items()}
 
     @property
     def num_visual_tokens(self) -> int:
@@ -65,7 +64,7 @@ class MiniConfig:
 
 
 class MiniVla(nn.Module):
-    """Vision encoder and projector per camera, Llama decoder, L1-regression head."""
+    """Patch encoder per camera, Llama decoder, L1-regression head."""
 
     proprio_mean: Tensor
     proprio_std: Tensor
@@ -75,7 +74,10 @@ class MiniVla(nn.Module):
         self.config = config
         width = config.hidden_size
         self.vision = nn.ModuleDict(
-            {name: VisionEncoder(size, width) for name, size in config.cameras.items()}
+            {
+                name: PatchEncoder(size, config.patch_sizes[name], width)
+                for name, size in config.cameras.items()
+            }
         )
         self.proprio_projector = nn.Sequential(
             nn.Linear(config.proprio_dim, width), nn.GELU(), nn.Linear(width, width)
@@ -156,70 +158,56 @@ class MiniVla(nn.Module):
         stop = self.decoder.embed_tokens(stop_ids).to(visual.dtype)
         return torch.cat([visual, proprio_token.to(visual.dtype), text, slots, stop], dim=1)
 
-    def decode_full(self, embeddings: Tensor, **attention: Any) -> Tensor:
+    def decode_full(
+        self, embeddings: Tensor, *, keep: Sequence[int] = (), **attention: Any
+    ) -> tuple[Tensor, dict[int, Tensor]]:
         """Run every decoder layer over every token (training).
 
         Args:
             embeddings: [B, S, D].
+            keep: After how many layers to keep what comes out.
             **attention: Passed to the attention function of each layer.
 
         Returns:
-            [B, S, D] hidden states after the final norm.
+            [B, S, D] hidden states after the final norm, and those that were to be kept.
         """
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
         rotary = self.decoder.rotary_emb(embeddings, position_ids=positions)
-        hidden = embeddings
-        for layer in self.decoder.layers:
+        hidden, kept = embeddings, {}
+        for number, layer in enumerate(self.decoder.layers, start=1):
             hidden = layer(hidden, position_embeddings=rotary, **attention)
-        return self.decoder.norm(hidden)  # type: ignore[no-any-return]
+            if number in keep:
+                kept[number] = hidden
+        return self.decoder.norm(hidden), kept
 
 
-class VisionEncoder(nn.Module):
-    """Convolutions of stride 8, a projector to the decoder's width, and a learned position."""
+class PatchEncoder(nn.Module):
+    """Visual tokens that see their own patch and nothing else, with a learned position added.
 
-    def __init__(self, image_size: int, width: int, channels: Sequence[int] = (24, 48, 96)) -> None:
+    What a token says is where it is: that is what makes attention to tokens mean attention to
+    things.
+    """
+
+    def __init__(self, image_size: int, patch_size: int, width: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        previous = 3
-        for count in channels:
-            layers += [
-                nn.Conv2d(previous, count, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(count),
-                nn.ReLU(inplace=True),
-            ]
-            previous = count
-        self.channels = previous
-        self.stem = nn.Sequential(*layers, _ResidualBlock(previous), _ResidualBlock(previous))
-        self.projector = nn.Sequential(
-            nn.Linear(previous, width), nn.GELU(), nn.Linear(width, width)
+        self.patch_size = patch_size
+        self.stem = nn.Sequential(
+            nn.Linear(3 * patch_size**2, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
         )
-        tokens = (image_size // STRIDE) ** 2
-        self.position = nn.Parameter(0.02 * torch.randn(tokens, width))
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return the feature map [B, C, S/8, S/8] of uint8 images [B, 3, S, S]."""
-        pixels = images.to(self.position.dtype).div(127.5).sub(1.0)
-        return self.stem(pixels.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        self.position = nn.Parameter(0.02 * torch.randn((image_size // patch_size) ** 2, width))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return visual tokens [B, (S/8)^2, D] of uint8 images [B, 3, S, S]."""
-        return self.project(self.features(images))
-
-    def project(self, features: Tensor) -> Tensor:
-        """Return visual tokens of a feature map."""
-        tokens = features.flatten(2).transpose(1, 2)
-        projected: Tensor = self.projector(tokens)
-        return projected + self.position.to(projected.dtype)
-
-
-class _ResidualBlock(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        inner = functional.relu(self.first_norm(self.first(features)))
-        return functional.relu(features + self.second_norm(self.second(inner)))
+        """Return visual tokens [B, (S/P)^2, D] of images uint8 or float [B, 3, S, S], 0..255."""
+        batch, channels, side, _ = images.shape
+        patch = self.patch_size
+        cells = side // patch
+        pixels = images.to(self.position.dtype).div(127.5).sub(1.0)
+        grid = pixels[:, :, : cells * patch, : cells * patch]
+        grid = grid.reshape(batch, channels, cells, patch, cells, patch)
+        patches = grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, cells**2, -1)
+        tokens: Tensor = self.stem(patches)
+        return tokens + self.position

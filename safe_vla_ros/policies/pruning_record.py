@@ -22,7 +22,7 @@ def make_record(
     stage_ms: Mapping[str, float],
     stage_macs: Mapping[str, int] | None = None,
 ) -> PruningRecord:
-    """Say per camera what was kept, and what it cost.
+    """Say per camera what was computed, how old the rest is, and what it cost.
 
     Args:
         output: Result of ``run_decoder``.
@@ -38,9 +38,11 @@ def make_record(
     mask = np.zeros(output.visual.stop - output.visual.start, dtype=bool)
     mask[output.kept.cpu().numpy()] = True
     scores = None if output.scores is None else output.scores.float().cpu().numpy()
+    ages = None if output.report.ages is None else output.report.ages.cpu().numpy()
     total: dict[str, int] = {}
     kept: dict[str, int] = {}
     score_grids = {}
+    age_grids = {}
     kept_masks = {}
     start = 0
     for camera, (rows, columns) in grids.items():
@@ -50,6 +52,8 @@ def make_record(
         kept_masks[camera] = mask[start:stop].reshape(rows, columns)
         if scores is not None:
             score_grids[camera] = scores[start:stop].reshape(rows, columns)
+        if ages is not None:
+            age_grids[camera] = ages[start:stop].reshape(rows, columns)
         start = stop
     return PruningRecord(
         method=settings.method,
@@ -64,5 +68,9 @@ def make_record(
         stage_ms={**stage_ms, **output.stage_ms},
         decoder_macs=output.macs,
         decoder_macs_full=output.macs_full,
+        residual=output.report.residual,
+        max_staleness=settings.max_staleness,
+        ages=age_grids,
+        context_bytes=output.context_bytes,
         stage_macs=stage_macs or {},
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safe_vla_ros import bounded_files
 from safe_vla_ros.errors import CheckpointError, shortened
 from safe_vla_ros.resources import find_share
+from safe_vla_ros.successors import successor_note
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -60,10 +61,14 @@ def find_policy(reference: str) -> Path:
         A directory that exists.
 
     Raises:
-        CheckpointError: It names nothing; the message lists what was tried.
+        CheckpointError: It names nothing, or a bundled policy that has gone; the message lists
+            what was tried, or names the successor.
     """
     if reference.startswith('hf:'):
         return _download(reference)
+    gone = successor_note(reference)
+    if gone:
+        raise CheckpointError(gone)
     try:
         directory = Path(reference).expanduser()
         if directory.is_dir():

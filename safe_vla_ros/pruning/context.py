@@ -39,6 +39,25 @@ class KeyValueContext:
         """Size of the buffer, bytes: 2 L G S d numbers."""
         return self.buffer.nbytes
 
+    def move(self, source: Tensor, visual: slice, cosine: Tensor, sine: Tensor) -> None:
+        """Let visual tokens start from the keys and values of others, turned to where they stand.
+
+        A rotated key is its content turned by its position, so another turn by the difference of
+        positions makes it the key of the same content elsewhere.
+
+        Args:
+            source: Visual index that each token takes from, int64 [N].
+            visual: Where the N tokens stand among the S.
+            cosine: Cosine of the turn by position - source position, [N, d]; both halves alike.
+            sine: Sine of it, [N, d].
+        """
+        for keys, values in self.buffer:
+            taken = keys[:, visual].index_select(1, source)
+            first, second = taken.chunk(2, dim=-1)
+            turned = torch.cat([-second, first], dim=-1)
+            keys[:, visual] = taken * cosine + turned * sine
+            values[:, visual] = values[:, visual].index_select(1, source)
+
     def write(
         self, layer: int, key: Tensor, value: Tensor, positions: Tensor | None
     ) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,8 @@ class PassPlan:
             the stream; the layers in ascending order, M descending. Empty on an unpruned pass.
         context: Whether keys and values outlive the step. Tokens whose rows have left the stream
             then stay visible with those stored last; without a context nobody sees them any more.
+        moves: Whether stored keys and values are moved to other visual tokens before the first
+            layer (``PrunerStep.moved``); needs a context.
         decision: Layer after which ``PrunerStep.decide`` is asked for the rest of the plan; None
             when it is all known before the first layer.
     """
@@ -43,6 +45,7 @@ class PassPlan:
     taps: Mapping[int, Tap] = field(default_factory=dict)
     selections: Mapping[int, int] = field(default_factory=dict)
     context: bool = False
+    moves: bool = False
     decision: int | None = None
 
 

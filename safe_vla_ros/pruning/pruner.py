@@ -126,6 +126,13 @@ class PrunerStep(Protocol):
         """
         ...
 
+    def moved(self) -> Tensor:
+        """Say whose stored keys and values each visual token starts from: index int64 [N].
+
+        Asked before the first layer when ``plan.moves``; reads nothing back.
+        """
+        ...
+
     def observe(self, layer: int, answer: Tensor) -> None:
         """Take what a tap read, float32 [N] unless it has a ``read`` of its own.
 
@@ -183,6 +190,10 @@ class BasicStep:
 
     plan = PassPlan()
     context: KeyValueContext | None = None
+
+    def moved(self) -> Tensor:
+        """The plan moves nothing."""
+        raise NotImplementedError('nothing is moved')
 
     def observe(self, layer: int, answer: Tensor) -> None:
         """Nothing is read."""

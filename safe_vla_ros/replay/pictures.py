@@ -34,6 +34,7 @@ class Frame:
         episode, step: Which inference.
         reason: Why it was a key step.
         similarity: kappa, or None.
+        residual: What would have stayed stale, or None.
     """
 
     file: str
@@ -42,6 +43,7 @@ class Frame:
     step: int
     reason: str
     similarity: float | None
+    residual: float | None
 
 
 class Painter:
@@ -128,6 +130,7 @@ class Filmstrip:
                 step.report.job.step,
                 str(record.reason),
                 record.similarity,
+                record.residual,
             )
         )
 

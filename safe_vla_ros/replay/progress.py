@@ -103,7 +103,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
     numbers = list(methods.values())
     row('inferences', [str(n['inferences']) for n in numbers])
-    row('tokens kept', [_percent(n['kept_share']) for n in numbers])
+    row('tokens computed', [_percent(n['kept_share']) for n in numbers])
     row('decoder MACs', [_percent(n['macs_share']) for n in numbers])
     row('key steps', [str(n['key_steps']) for n in numbers])
     row('mm per action to unpruned', [_scaled(n['difference']['position_m']) for n in numbers])

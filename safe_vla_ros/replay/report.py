@@ -118,7 +118,7 @@ def _bag(result: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -
     )
     methods = [method for method in result['methods'] if method in traces]
     yield from _similarity(methods, traces, duration_s)
-    yield '<h3>Share of visual tokens kept</h3>'
+    yield '<h3>Share of visual tokens computed</h3>'
     yield line_plot(
         [replace(c, points=as_steps(c.points)) for c in _curves(methods, traces, 'kept_share')],
         duration_s=duration_s,
@@ -172,21 +172,24 @@ def _similarity(
     methods: Sequence[str], traces: Mapping[str, MethodTraces], duration_s: float
 ) -> Iterator[str]:
     for method in methods:
-        points = traces[method].points('similarity')
+        similarity, residual = (traces[method].points(n) for n in ('similarity', 'residual'))
         marks = [
             Mark(time_s, f'{time_s:.2f} s: {reason}')
             for (_, reason), time_s in sorted(traces[method].key_steps.items())
         ]
-        if not points and not marks:
+        if not similarity and not residual and not marks:
             continue
-        yield f'<h3>Similarity of saliency and forecast: {escape(method)}</h3>'
+        if residual:
+            title, label = 'What would stay stale', 'residual and tau'
+            measured, limit = Curve('residual', residual, COLOURS[0]), ('tau', 'max_staleness')
+        else:
+            title, label = 'Similarity of saliency and forecast', 'kappa and gamma'
+            measured, limit = Curve('kappa', similarity, COLOURS[0]), ('gamma', 'threshold')
+        yield f'<h3>{title}: {escape(method)}</h3>'
         yield line_plot(
-            [
-                Curve('kappa', points, COLOURS[0]),
-                Curve('gamma', traces[method].points('threshold'), COLOURS[1], '6 3'),
-            ],
+            [measured, Curve(limit[0], traces[method].points(limit[1]), COLOURS[1], '6 3')],
             duration_s=duration_s,
-            label='kappa and gamma',
+            label=label,
             marks=marks,
         )
 
@@ -229,10 +232,12 @@ def _filmstrip(method: str, frames: Sequence[Mapping[str, Any]], folder: Path) -
     yield f'<h3>Key steps: {escape(method)}</h3><div class="strip">'
     for frame in frames:
         data = base64.b64encode((folder / FILMSTRIP / frame['file']).read_bytes()).decode()
-        kappa = frame['similarity']
+        kappa, residual = frame['similarity'], frame['residual']
         caption = (
             f'{frame["time_s"]:.2f} s, episode {frame["episode"]} step {frame["step"]}: '
-            f'{frame["reason"]}' + ('' if kappa is None else f', kappa {kappa:.2f}')
+            f'{frame["reason"]}'
+            + ('' if kappa is None else f', kappa {kappa:.2f}')
+            + ('' if residual is None else f', residual {residual:.2f}')
         )
         yield (
             f'<figure><img src="data:image/jpeg;base64,{data}" alt="overlay at a key step">'

@@ -32,7 +32,7 @@ def _tally(value: Mapping[str, float]) -> str:
 METHOD_ROWS: Sequence[tuple[str, str, Callable[[Any], str]]] = (
     ('Pruning', '', str),
     ('inferences', 'inferences', str),
-    ('visual tokens kept, all passes', 'kept_share', _percent),
+    ('visual tokens computed, all passes', 'kept_share', _percent),
     ('decoder multiply-accumulates, of a full pass', 'macs_share', _percent),
     ('decoder multiply-accumulates per inference, G', 'decoder_gmacs', _number(3)),
     ('key steps', 'key_steps', str),

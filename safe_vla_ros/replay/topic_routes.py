@@ -62,7 +62,7 @@ class Wanted:
         cameras: Camera names.
         transport: ``raw`` or ``compressed``: which is taken where the bag has both.
         required: Parts without which the policy cannot run.
-        remappings: Topic by the node's name for it, for example ``corner/image_raw``.
+        remappings: Topic by the node's name for it, for example ``agentview/image_raw``.
         overrides: Topic by camera or part; an empty topic means that the part is left out.
         ee_frame: Frame whose pose the live node looks up in tf; a bag has no such look-up.
     """

@@ -79,6 +79,8 @@ class MethodTraces:
         if 'pruning_ratio' in row:
             self._add('similarity', time_s, row['similarity'])
             self._add('threshold', time_s, row['threshold'])
+            self._add('residual', time_s, row['residual'])
+            self._add('max_staleness', time_s, row['max_staleness'])
             self._add('kept_share', time_s, 1 - row['pruning_ratio'])
             if row['key_step']:
                 place = (int(BINS * time_s / max(self.duration_s, 1e-9)), str(row['reason']))

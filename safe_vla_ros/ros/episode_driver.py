@@ -20,7 +20,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
-from std_srvs.srv import SetBool, Trigger
+from std_srvs.srv import Trigger
 
 from safe_vla_ros.errors import ObservationError, SafeVlaError
 from safe_vla_ros.ros.message_building import seconds
@@ -165,27 +165,24 @@ class EpisodeDriver:
         """Choose the pruning of the inferences to come."""
         self.set_parameters(self._policy, pruning__method=method, pruning__keep_ratio=keep_ratio)
 
-    def begin_episode(self, task: str, seed: int) -> None:
-        """Reset scene and policy, then let the policy act.
+    def begin_episode(self, task: str, seed: int, init_state: int | None = None) -> None:
+        """Reset policy and scene; the policy acts when the robot tells it the instruction.
 
-        The policy is paused while the scene changes, so that it never acts on the old one.
+        Args:
+            task: Name, see ``sim.tasks.get_task``.
+            seed: Seed of the placement.
+            init_state: Number of an official initial state; None places everything by the seed.
+
+        Raises:
+            DriverError: Refused, or not done in time.
         """
-        self.pause(True)
-        self.set_parameters(self._robot, task=task, seed=seed)
+        number = -1 if init_state is None else init_state
+        self.set_parameters(self._robot, task=task, seed=seed, init_state=number)
+        self._trigger(f'{self._policy}/reset_episode', 5.0)
         self.new_notes()
         answer = self._trigger(f'{self._robot}/start_episode', 120.0)
-        number = re.match(r'episode (\d+):', answer)
-        self._episode = number.group(1) if number else ''
-        self._trigger(f'{self._policy}/reset_episode', 5.0)
-        self.pause(False)
-
-    def pause(self, paused: bool) -> None:
-        """Halt the robot, or let the policy act again."""
-        request = SetBool.Request(data=paused)
-        answer = self._call(SetBool, f'{self._policy}/pause', request, 5.0)
-        if not answer.success:
-            msg = f'{self._policy} refuses to {"pause" if paused else "go on"}: {answer.message}'
-            raise DriverError(msg)
+        found = re.match(r'episode (\d+):', answer)
+        self._episode = found.group(1) if found else ''
 
     def new_notes(self) -> EpisodeNotes:
         """Begin a new page and return the old one."""

@@ -73,10 +73,15 @@ class Loader:
         )
         self._begin(f'{name}: trying it out')
         self._logger.info(f'loaded after {time.perf_counter() - start_s:.1f} s; trying it out')
-        durations_s = warm_up(policy, resolved)
+        durations_s, context_bytes = warm_up(policy, resolved)
         self._refuse_when_leaving()
         text = ' and '.join(f'{duration_s:.3g}' for duration_s in durations_s)
         self._logger.info(f'the trial inferences took {text} s')
+        if context_bytes:
+            self._logger.info(
+                f'{resolved.pruning.method} keeps keys and values between steps: '
+                f'{context_bytes / 1e6:.3g} MB'
+            )
         limit_s = resolved.control.max_chunk_age_s
         if min(durations_s) > limit_s:
             self._logger.warning(

@@ -18,6 +18,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.parameter_types import LARGEST_INT
+from safe_vla_ros.runtime.parameter_combinations import without_effect
 from safe_vla_ros.runtime.parameters import (
     PARAMETERS,
     Change,
@@ -137,6 +138,7 @@ class NodeParameters:
             resolved = resolve(self._explicit, spec, pruner_names=pruner_names)
             self._fill_in(resolved)
             self._spec, self._pruner_names, self._in_force = spec, pruner_names, resolved
+        self._tell_without_effect(resolved)
         return resolved
 
     def release(self) -> None:
@@ -240,7 +242,12 @@ class NodeParameters:
             self.refusals.pop(change.name, None)
         if resolved is not None:
             self._in_force = resolved
+            self._tell_without_effect(resolved)
             self._on_change(resolved)
+
+    def _tell_without_effect(self, resolved: Resolved) -> None:
+        for sentence in without_effect(self._explicit, resolved.pruning.method):
+            self._node.get_logger().warning(sentence)
 
     def _fill_in(self, resolved: Resolved) -> None:
         shown = [

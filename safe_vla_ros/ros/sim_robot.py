@@ -1,8 +1,10 @@
-"""The node `sim_robot`: a MetaWorld arm on MuJoCo that behaves like a robot on ROS 2 topics."""
+"""The node `sim_robot`: LIBERO's Panda on MuJoCo, which behaves like a robot on ROS 2 topics."""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,70 +22,76 @@ from std_srvs.srv import Trigger
 
 from safe_vla_ros.errors import ObservationError, ParameterError
 from safe_vla_ros.ros import sim_robot_messages as messages
+from safe_vla_ros.ros.background_service import answer_in_background
 from safe_vla_ros.ros.message_building import status_message, time_message
-from safe_vla_ros.ros.sim_robot_parameters import SIM_PARAMETERS, declare, loop_settings
-from safe_vla_ros.sim.arm import SimulatedArm
+from safe_vla_ros.ros.policy_presence import PolicyPresence
+from safe_vla_ros.ros.sim_robot_parameters import SIM_PARAMETERS, check, declare, loop_settings
+from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.camera_thread import CameraThread
+from safe_vla_ros.sim.episode_starter import EpisodeStarter, StartError
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.robot_loop import EpisodeEvent, RobotLoop, RobotState
-from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.sim.tasks import NUM_INIT_STATES, TASKS, split_name, task_names
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from safe_vla_ros.types import UInt8Array
 
 AUTOPLAY_PAUSE_S = 2.0
 THROTTLE_S = 2.0
+PATIENCE_S = 0.5
+"""How long each thread may take to end when the node leaves."""
 
 
 class SimRobot(Node):
     """Publishes cameras and states, executes twists and gripper openings, runs episodes."""
 
     def __init__(self, **options: Any) -> None:
-        """Load the first task and start moving time.
+        """Start moving time; the first scene loads in a thread of its own.
 
         Args:
             options: Of ``rclpy.node.Node``.
 
         Raises:
             ParameterError: A parameter is out of range.
-            RuntimeError: The cameras cannot be rendered.
         """
         super().__init__('sim_robot', **options)
         values = declare(self)
-        settings = loop_settings(values)
-        self._settings = settings
+        self._settings = loop_settings(values)
         self._base_frame = str(values['base_frame'])
-        self._autoplay = bool(values['autoplay'])
-        self._arm = SimulatedArm(
-            values['task'], seed=values['seed'], real_time_factor=settings.arm_factor
-        )
         self._cameras = CameraThread(self._publish_image)
-        self._loop = RobotLoop(self._arm, self, settings)
-        self._create_publishers()
-        self._create_inputs()
+        self._loop = RobotLoop(self, self._settings)
+        self._starter = EpisodeStarter(self._loop, self._cameras, make_arm=self._load)
+        self._broken: Exception | None = None
+        self._untold: EpisodeEvent | None = None
+        self._instruction = ''
         self._instruction_readers = 0
         self._last_complaint = ('', 0.0)
+        self._last_wait = ''
         self._before = (time.monotonic(), 0, 0, 0)
+        self._create_publishers()
+        self._create_inputs()
+        if values['autoplay']:
+            self._policy = PolicyPresence(self, self._twists, self._instruction_publisher)
+            self.create_timer(0.2, self._continue_playing)
         self._cameras.start()
-        if not self._cameras.prepare(self._arm):
-            self._cameras.stop()
-            msg = f'the cameras cannot be rendered: {self._cameras.error}'
-            raise RuntimeError(msg)
         self._loop.start()
-        self.get_logger().info(
-            f'ready: {", ".join(CAMERA_SIZES_PX)} at {settings.camera_rate_hz:g} Hz, states at '
-            f'{settings.state_rate_hz:g} Hz, real_time_factor {settings.real_time_factor:g}'
-        )
+        self._in_background(self._show_first_scene)
 
     @property
     def failure(self) -> Exception | None:
-        """What ended physics or rendering, if something did."""
-        return self._loop.error or self._cameras.error
+        """What ended physics or rendering, or what kept a scene from loading."""
+        return self._loop.error or self._cameras.error or self._broken
 
-    def close(self) -> None:
-        """Stop time and free the GL contexts."""
-        self._loop.stop()
-        self._cameras.stop()
+    def close(self) -> bool:
+        """Stop time and free the GL context.
+
+        Returns:
+            Whether everything has ended; a scene that loads cannot be stopped.
+        """
+        ended = [self._loop.stop(PATIENCE_S), self._cameras.stop(PATIENCE_S)]
+        return all(ended) and not self._starter.busy
 
     # RobotListener, called in the physics thread
 
@@ -96,19 +104,28 @@ class SimRobot(Node):
         self._pose_publisher.publish(messages.ee_pose_message(state, self._base_frame))
         self._joint_publisher.publish(messages.joint_message(state))
 
-    def on_capture(self, arm: SimulatedArm, stamp_s: float) -> None:
+    def on_capture(self, arm: SimulatedPanda, stamp_s: float) -> None:
         """Have a picture of this moment rendered."""
         self._cameras.capture(arm, stamp_s)
 
     def on_episode(self, event: EpisodeEvent) -> None:
-        """Publish the event and, with a new episode, its instruction."""
+        """Publish the event; an end takes the instruction back, so that the policy halts.
+
+        A start tells it when the pictures of the new scene are out: see ``_publish_image``.
+        """
         self._episode_publisher.publish(
             messages.episode_message(event, self.get_fully_qualified_name())
         )
         if event.kind == 'started':
-            self._instruction_publisher.publish(String(data=event.instruction))
+            self._untold = event
+        else:
+            self._untold = None
+            self._tell('')
+        placed = f'seed {event.seed}'
+        if event.init_state is not None:
+            placed += f', initial state {event.init_state}'
         self.get_logger().info(
-            f'episode {event.episode} ({event.task}, seed {event.seed}): {event.kind}'
+            f'episode {event.episode} ({event.task}, {placed}): {event.kind}'
             + (f' after {event.elapsed_s:.2f} s' if event.kind != 'started' else '')
         )
 
@@ -116,16 +133,11 @@ class SimRobot(Node):
 
     def _on_twist(self, message: TwistStamped) -> None:
         try:
-            velocity = messages.linear_velocity(message, self._base_frame)
+            linear, angular = messages.velocities(message, self._base_frame)
         except ObservationError as error:
             self._complain(str(error))
             return
-        if messages.turns(message):
-            self.get_logger().warning(
-                'angular velocities are ignored: this arm keeps its orientation',
-                throttle_duration_sec=THROTTLE_S,
-            )
-        self._loop.command_twist(velocity)
+        self._loop.command_twist(linear, angular)
 
     def _on_gripper(self, message: Float64) -> None:
         if not 0.0 <= message.data <= 1.0:
@@ -146,29 +158,59 @@ class SimRobot(Node):
     def _on_start_episode(
         self, _request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        response.success = self._start_episode()
-        event = self._loop.episode
-        if response.success and event is not None:
-            response.message = f'episode {event.episode}: {event.task}, seed {event.seed}'
-        else:
-            response.message = f'no episode could be started: {self.failure or "time ran out"}'
+        """Begin an episode; runs in a thread of its own."""
+        try:
+            event = self._start_episode()
+        except StartError as error:
+            response.message = str(error)
+            return response
+        except Exception as error:
+            self._broken = error
+            response.message = f'{type(error).__name__}: {error}'
+            return response
+        response.success = True
+        response.message = f'episode {event.episode}: {event.task}, seed {event.seed}'
         return response
 
-    def _start_episode(self) -> bool:
-        task = str(self.get_parameter('task').value)
-        seed = int(self.get_parameter('seed').value)
-        if self._arm.task.name != task:
-            arm = SimulatedArm(task, seed=seed, real_time_factor=self._settings.arm_factor)
-            if not self._cameras.prepare(arm):
-                return False
-            self._arm = arm
-        return self._loop.start_episode(self._arm, seed)
+    def _start_episode(self) -> EpisodeEvent:
+        return self._starter.start(**self._wanted_scene())
+
+    def _load(self, task: str, *, seed: int, init_state: int | None) -> SimulatedPanda:
+        self.get_logger().info(f'loading the scene of {task}')
+        return SimulatedPanda(task, seed=seed, init_state=init_state)
+
+    def _show_first_scene(self) -> None:
+        self._starter.show(**self._wanted_scene())
+        settings = self._settings
+        self.get_logger().info(
+            f'ready: {", ".join(CAMERA_SIZES_PX)} at {settings.camera_rate_hz:g} Hz, states at '
+            f'{settings.state_rate_hz:g} Hz, real_time_factor {settings.real_time_factor:g}'
+        )
+
+    def _wanted_scene(self) -> dict[str, Any]:
+        task, seed, init_state = (
+            self.get_parameter(name).value for name in ('task', 'seed', 'init_state')
+        )
+        return {'task': task, 'seed': seed, 'init_state': None if init_state < 0 else init_state}
+
+    def _in_background(self, change: Callable[[], object]) -> None:
+        """Change the scene in a thread of its own, which cannot be stopped."""
+
+        def run() -> None:
+            try:
+                change()
+            except StartError as error:
+                self._complain(str(error))
+            except Exception as error:
+                self._broken = error
+
+        threading.Thread(target=run, name='scene', daemon=True).start()
 
     def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
         try:
             for parameter in parameters:
                 if parameter.name in SIM_PARAMETERS:
-                    SIM_PARAMETERS[parameter.name].check(parameter.value)
+                    check(parameter.name, parameter.value)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -177,25 +219,26 @@ class SimRobot(Node):
 
     def _greet_new_readers(self) -> None:
         readers = self._instruction_publisher.get_subscription_count()
-        event = self._loop.episode
-        if readers > self._instruction_readers and event is not None and event.kind == 'started':
-            self._instruction_publisher.publish(String(data=event.instruction))
+        if readers > self._instruction_readers and self._instruction:
+            self._tell(self._instruction)
         self._instruction_readers = readers
 
     def _continue_playing(self) -> None:
         event = self._loop.episode
-        if event is None:
-            self._start_episode()
-        elif event.kind != 'started' and self._loop.now_s - event.stamp_s >= AUTOPLAY_PAUSE_S:
-            names = list(TASKS)
-            following = names[(names.index(event.task) + 1) % len(names)]
-            self.set_parameters(
-                [
-                    rclpy.parameter.Parameter('task', value=following),
-                    rclpy.parameter.Parameter('seed', value=event.seed + 1),
-                ]
-            )
-            self._start_episode()
+        if self._starter.busy or (event is not None and event.kind == 'started'):
+            return
+        if event is not None and self._loop.now_s - event.stamp_s < AUTOPLAY_PAUSE_S:
+            return
+        missing = self._policy.missing()
+        if missing:
+            if missing != self._last_wait:
+                self.get_logger().info(f'the next episode waits for a policy: {missing}')
+            self._last_wait = missing
+            return
+        self._last_wait = ''
+        if event is not None:
+            self.set_parameters(_following(event))
+        self._in_background(self._start_episode)
 
     def _publish_diagnostics(self) -> None:
         then_s, steps_before, captures_before, slips_before = self._before
@@ -228,8 +271,21 @@ class SimRobot(Node):
     # Wiring
 
     def _publish_image(self, camera: str, image: UInt8Array, stamp_s: float) -> None:
+        """Publish a picture; the instruction follows the first ones of an episode.
+
+        A policy that hears the instruction can then see the scene that it is meant for.
+        """
         message = messages.camera_message(image, stamp_s, f'{camera}_optical_frame')
         self._image_publishers[camera].publish(message)
+        event = self._untold
+        last = camera == tuple(CAMERA_SIZES_PX)[-1]
+        if event is not None and last and stamp_s >= event.stamp_s:
+            self._untold = None
+            self._tell(event.instruction)
+
+    def _tell(self, instruction: str) -> None:
+        self._instruction = instruction
+        self._instruction_publisher.publish(String(data=instruction))
 
     def _create_publishers(self) -> None:
         self._image_publishers = {
@@ -246,14 +302,26 @@ class SimRobot(Node):
             self._clock_publisher = self.create_publisher(Clock, '/clock', 1)
 
     def _create_inputs(self) -> None:
-        self.create_subscription(TwistStamped, 'ee_twist', self._on_twist, 1)
+        self._twists = self.create_subscription(TwistStamped, 'ee_twist', self._on_twist, 1)
         self.create_subscription(Float64, 'gripper', self._on_gripper, 1)
-        self.create_service(Trigger, '~/start_episode', self._on_start_episode)
+        start = self.create_service(Trigger, '~/start_episode', self._on_start_episode)
+        answer_in_background(self, start)
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(0.2, self._greet_new_readers)
         self.create_timer(1.0, self._publish_diagnostics)
-        if self._autoplay:
-            self.create_timer(0.2, self._continue_playing)
+
+
+def _following(event: EpisodeEvent) -> list[rclpy.parameter.Parameter]:
+    """Return the parameters of the next episode: another task and placement."""
+    suite, _, _ = split_name(event.task)
+    names = TASKS if event.task in TASKS else task_names(suite)
+    values: dict[str, Any] = {
+        'task': names[(names.index(event.task) + 1) % len(names)],
+        'seed': event.seed + 1,
+    }
+    if event.init_state is not None:
+        values |= {'seed': event.seed, 'init_state': (event.init_state + 1) % NUM_INIT_STATES}
+    return [rclpy.parameter.Parameter(name, value=value) for name, value in values.items()]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -264,6 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     rclpy.init(args=arguments)
     node: SimRobot | None = None
+    status, ended = 0, True
     try:
         node = SimRobot()
         executor = SingleThreadedExecutor()
@@ -272,18 +341,23 @@ def main(arguments: list[str] | None = None) -> int:
             executor.spin_once(timeout_sec=0.5)
         if node.failure is not None and rclpy.ok():
             node.get_logger().fatal(f'{type(node.failure).__name__}: {node.failure}')
-            return 1
+            status = 1
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (ParameterError, RuntimeError) as error:
+    except ParameterError as error:
         rclpy.logging.get_logger('sim_robot').fatal(str(error))
-        return 1
+        status = 1
     finally:
         if node is not None:
-            node.close()
+            ended = node.close()
             node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    if not ended:
+        # A scene that loads holds the process for seconds, and nothing of it is needed any more.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from safe_vla_ros.ros.message_building import (
     status_message,
     time_message,
 )
+from safe_vla_ros.runtime.diagnostics import NONE
 from safe_vla_ros.runtime.geometry import Pose
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from safe_vla_ros.types import Float64Array, UInt8Array
 
 HARDWARE_ID = 'sim'
-STILL_RAD_S = 0.01
-"""Angular speed below which a twist counts as a translation."""
 
 
 def camera_message(image: UInt8Array, stamp_s: float, frame_id: str) -> Image:
@@ -58,6 +57,7 @@ def episode_message(event: EpisodeEvent, node_name: str) -> DiagnosticArray:
         'episode': str(event.episode),
         'task': event.task,
         'seed': str(event.seed),
+        'init_state': NONE if event.init_state is None else str(event.init_state),
         'instruction': event.instruction,
         'elapsed_s': f'{event.elapsed_s:.4f}',
     }
@@ -67,11 +67,11 @@ def episode_message(event: EpisodeEvent, node_name: str) -> DiagnosticArray:
     return message
 
 
-def linear_velocity(message: TwistStamped, base_frame: str) -> Float64Array:
-    """Read the linear part of a twist.
+def velocities(message: TwistStamped, base_frame: str) -> tuple[Float64Array, Float64Array]:
+    """Read a twist.
 
     Returns:
-        float64 [3], m/s in the base frame.
+        Linear float64 [3] in m/s and angular float64 [3] in rad/s, in the base frame.
 
     Raises:
         ObservationError: Another frame, or a number that is not finite.
@@ -85,10 +85,4 @@ def linear_velocity(message: TwistStamped, base_frame: str) -> Float64Array:
     if not all(map(math.isfinite, numbers)):
         msg = f'twist ignored: it must hold finite numbers, got {list(numbers)}'
         raise ObservationError(msg)
-    return np.array(numbers[:3])
-
-
-def turns(message: TwistStamped) -> bool:
-    """Tell whether a twist asks for a rotation."""
-    angular = message.twist.angular
-    return math.hypot(angular.x, angular.y, angular.z) > STILL_RAD_S
+    return np.array(numbers[:3]), np.array(numbers[3:])

@@ -11,7 +11,7 @@ from safe_vla_ros.parameter_types import LARGEST_INT, Change, Parameter
 from safe_vla_ros.ros.parameters import descriptor
 from safe_vla_ros.sim.arm import BASE_FRAME, STEP_S
 from safe_vla_ros.sim.robot_loop import LoopSettings
-from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.sim.tasks import NUM_INIT_STATES, SUITES, TASKS, TASKS_PER_SUITE, split_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +22,19 @@ SIM_PARAMETERS: dict[str, Parameter] = {
     parameter.name: parameter
     for parameter in (
         Parameter(
-            'task', 'string', 'Task of the next episode.',
-            default='reach', choices=tuple(TASKS), change=Change.DYNAMIC,
+            'task', 'string', 'Task of the next episode: suite/number, on LIBERO-Spatial also '
+            'suite/number/other, which asks for the bowl that the benchmark does not ask for.',
+            default=TASKS[0], change=Change.DYNAMIC,
+            range_note=f'{", ".join(SUITES)}, then /0 to /{TASKS_PER_SUITE - 1}',
         ),
         Parameter(
-            'seed', 'int', 'Seed of object and goal positions in the next episode.',
+            'init_state', 'int', "Number of the benchmark's own initial state of the next episode; "
+            '-1 places everything afresh by the seed.',
+            default=-1, minimum=-1, maximum=NUM_INIT_STATES - 1, change=Change.DYNAMIC,
+        ),
+        Parameter(
+            'seed', 'int', 'Seed of the placement in the next episode; with an initial state, of '
+            'the fixtures only (the benchmark has 0).',
             default=0, minimum=0, maximum=LARGEST_INT, change=Change.DYNAMIC,
         ),
         Parameter(
@@ -38,7 +46,8 @@ SIM_PARAMETERS: dict[str, Parameter] = {
             default=40.0, unit='Hz', minimum=1.0, maximum=1.0 / STEP_S, change=Change.READ_ONLY,
         ),
         Parameter(
-            'real_time_factor', 'double', 'Simulated seconds per second of wall clock.',
+            'real_time_factor', 'double',
+            'Simulated seconds per second of wall clock; another one than 1 needs publish_clock.',
             default=1.0, minimum=0.05, maximum=10.0, change=Change.READ_ONLY,
         ),
         Parameter(
@@ -51,12 +60,14 @@ SIM_PARAMETERS: dict[str, Parameter] = {
             default=BASE_FRAME, change=Change.READ_ONLY,
         ),
         Parameter(
-            'episode_duration_s', 'double', 'Simulated time after which an episode is over.',
-            default=8.0, unit='s', minimum=0.1, maximum=3600.0, change=Change.READ_ONLY,
+            'episode_duration_s', 'double',
+            "Simulated time after which an episode is over; 0 for the benchmark's limit.",
+            default=0.0, unit='s', minimum=0.0, maximum=3600.0, change=Change.READ_ONLY,
         ),
         Parameter(
             'autoplay', 'bool',
-            'Begin an episode at the start, and the next task with the next seed after each end.',
+            'Begin an episode when a policy listens, and the next task with the next seed (and '
+            'initial state) after each end.',
             default=False, change=Change.READ_ONLY,
         ),
     )
@@ -70,9 +81,15 @@ def loop_settings(values: Mapping[str, Any]) -> LoopSettings:
     Raises:
         ParameterError: Out of range; the message names the parameter and what is allowed.
     """
-    checked = {name: SIM_PARAMETERS[name].check(value) for name, value in values.items()}
+    checked = {name: check(name, value) for name, value in values.items()}
     if not checked['base_frame']:
         msg = "base_frame = '': must not be empty"
+        raise ParameterError(msg)
+    if checked['real_time_factor'] != 1.0 and not checked['publish_clock']:
+        msg = (
+            f'real_time_factor = {checked["real_time_factor"]:g} needs publish_clock: true, so '
+            'that commands and stamps are in simulated time, too'
+        )
         raise ParameterError(msg)
     return LoopSettings(
         camera_rate_hz=checked['camera_rate_hz'],
@@ -81,6 +98,24 @@ def loop_settings(values: Mapping[str, Any]) -> LoopSettings:
         publish_clock=checked['publish_clock'],
         episode_duration_s=checked['episode_duration_s'],
     )
+
+
+def check(name: str, value: Any) -> Any:
+    """Check one value.
+
+    Returns:
+        The value, as ``Parameter.check`` does.
+
+    Raises:
+        ParameterError: Out of range; the message names the parameter and what is allowed.
+    """
+    value = SIM_PARAMETERS[name].check(value)
+    if name == 'task':
+        try:
+            split_name(value)
+        except KeyError as error:
+            raise ParameterError(f'task: {error.args[0]}') from error
+    return value
 
 
 def declare(node: Node) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,11 +22,20 @@ IMAGE_SIDE_PX = 224
 INSTRUCTION = 'warm up'
 
 
-def warm_up(policy: Policy, resolved: Resolved) -> list[float]:
-    """Run the policy on grey images and a robot at rest.
+class Trial(NamedTuple):
+    """What the first inferences have shown.
 
-    Returns:
-        How long each of the ``PASSES`` inferences took, seconds.
+    Attributes:
+        durations_s: How long each of the ``PASSES`` took, seconds.
+        context_bytes: Size of the keys and values that the method keeps between steps.
+    """
+
+    durations_s: list[float]
+    context_bytes: int
+
+
+def warm_up(policy: Policy, resolved: Resolved) -> Trial:
+    """Run the policy on grey images and a robot at rest.
 
     Raises:
         SafeVlaError: The policy cannot work with these settings.
@@ -44,6 +53,7 @@ def warm_up(policy: Policy, resolved: Resolved) -> list[float]:
         )
     memory = policy.new_episode()
     durations_s = []
+    context_bytes = 0
     for step in range(PASSES):
         header = MessageHeader.at(1.0 + 0.1 * step)
         observation = Observation(
@@ -53,6 +63,7 @@ def warm_up(policy: Policy, resolved: Resolved) -> list[float]:
             image_headers=dict.fromkeys(settings.cameras, header),
         )
         start_s = time.perf_counter()
-        policy.infer(observation, memory, resolved.pruning)
+        chunk = policy.infer(observation, memory, resolved.pruning)
         durations_s.append(time.perf_counter() - start_s)
-    return durations_s
+        context_bytes = chunk.record.context_bytes
+    return Trial(durations_s, context_bytes)

@@ -46,14 +46,14 @@ class PruningCounts:
         self._of_episode.add(one)
 
     def values(self) -> dict[str, str]:
-        """Return passes, key steps with their reasons, and the share of tokens kept over all."""
+        """Return passes, key steps with their reasons, and the share of tokens computed."""
         totals, episode = self._all, self._of_episode
         return {
             'passes': count(totals.passes),
             'key_steps': count(totals.key_steps),
             'key_step_share': ratio(totals.key_step_share),
             'key_step_reasons': _tally(totals.reasons.items()),
-            'kept_share_all_passes': ratio(totals.kept_share),
+            'computed_share_all_passes': ratio(totals.kept_share),
             'episode_passes': count(episode.passes),
             'episode_key_steps': count(episode.key_steps),
             'episode_key_step_reasons': _tally(episode.reasons.items()),
@@ -83,13 +83,13 @@ def inference_statuses(report: InferenceReport) -> list[TaskStatus]:
     statuses = [TaskStatus('inference', level, text, report_values(report))]
     record = report.outcome.record
     if record is not None:
-        text = 'key step' if record.key_step else 'pruned'
+        text = 'key step' if record.key_step else 'renewed' if record.renews else 'pruned'
         statuses.append(TaskStatus('pruning', OK, text, record_values(record)))
     return statuses
 
 
 def reset_status(report: InferenceReport) -> TaskStatus | None:
-    """Return what ``~/subtask_reset`` says; None when the reference was not renewed."""
+    """Return what ``~/subtask_reset`` says; None when the memory was not renewed."""
     record = report.outcome.record
     if record is None or not record.key_step or record.reason is None:
         return None
@@ -129,18 +129,23 @@ def record_values(record: PruningRecord) -> dict[str, str]:
     values = {
         'method': record.method,
         'tokens_total': count(one.tokens_total),
-        'tokens_kept': count(one.tokens_kept),
+        'tokens_computed': count(one.tokens_kept),
         'pruning_ratio': ratio(record.pruning_ratio),
         'key_step': flag(record.key_step),
         'reason': record.reason or NONE,
         'similarity': ratio(record.similarity),
         'threshold': ratio(record.threshold),
+        'residual': ratio(record.residual),
+        'max_staleness': ratio(record.max_staleness),
+        'context_bytes': count(record.context_bytes),
         'decoder_gmacs': number(record.decoder_macs / 1e9),
         'decoder_gmacs_full': number(record.decoder_macs_full / 1e9),
     }
     for camera, total in record.total.items():
         values[f'tokens_total/{camera}'] = count(total)
-        values[f'tokens_kept/{camera}'] = count(record.kept[camera])
+        values[f'tokens_computed/{camera}'] = count(record.kept[camera])
+        if record.renews:
+            values[f'oldest_token_steps/{camera}'] = count(int(record.ages[camera].max()))
     for stage, stage_ms in record.stage_ms.items():
         values[f'stage_ms/{stage}'] = f'{stage_ms:.2f}'
     for stage, macs in record.stage_macs.items():
@@ -152,7 +157,7 @@ def read_pass(values: Mapping[str, str]) -> PrunedPass:
     """Read the numbers of one pass back from the keys of ``record_values``."""
     similarity = values['similarity']
     return PrunedPass(
-        tokens_kept=int(values['tokens_kept']),
+        tokens_kept=int(values['tokens_computed']),
         tokens_total=int(values['tokens_total']),
         reason=values['reason'] if values['key_step'] == flag(True) else None,
         similarity=None if similarity == NONE else float(similarity),
@@ -162,10 +167,12 @@ def read_pass(values: Mapping[str, str]) -> PrunedPass:
 
 
 def subtask_reset_values(record: PruningRecord, *, episode: int, step: int) -> dict[str, str]:
-    """Say why and when a key step renewed the saliency reference."""
+    """Say why and when a key step renewed the method's memory."""
     return {
         'similarity': ratio(record.similarity),
         'threshold': ratio(record.threshold),
+        'residual': ratio(record.residual),
+        'max_staleness': ratio(record.max_staleness),
         'episode': count(episode),
         'step': count(step),
     }

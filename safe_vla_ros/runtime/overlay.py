@@ -34,7 +34,13 @@ HIGHEST_SHOWN_QUANTILE = 0.98
 """Scores above this quantile share the brightest colour: attention sinks would hide the rest."""
 
 DIM = 0.4
-"""Brightness that is left of a dropped token."""
+"""Brightness that is left of a dropped token, and of a stale one from ``OLD`` on."""
+
+FRESH_DIM = 0.8
+"""Brightness that is left of a token that was computed one step ago."""
+
+OLD = 10
+"""Age in steps from which a stale token is as dark as it gets."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,9 @@ def render_record(
         reason=record.reason,
         episode=episode,
         step=step,
+        residual=record.residual,
+        max_staleness=record.max_staleness,
+        oldest=int(record.ages[camera].max()) if record.renews else None,
     )
     return render_overlay(
         image,
@@ -140,6 +149,7 @@ def render_record(
         alpha=alpha,
         shown_range=score_range(record.scores),
         area=area,
+        ages=record.ages.get(camera),
     )
 
 
@@ -152,21 +162,25 @@ def render_overlay(
     alpha: float = 0.5,
     shown_range: tuple[float, float] | None = None,
     area: TokenArea = WHOLE_IMAGE,
+    ages: Float32Array | None = None,
 ) -> UInt8Array:
     """Draw saliency and pruning over a camera image, with a strip of facts below it.
 
-    Scores are a perceptually uniform heat map (viridis), dropped tokens are dimmed, the kept
-    ones outlined, and a key step has a frame and its reason in an inverted line. Brightness alone
-    carries all of it, so that it also reads in greyscale.
+    Scores are a perceptually uniform heat map (viridis), tokens that were not computed are dimmed:
+    dropped ones all alike, stale ones the more the older they are. The computed ones are outlined,
+    and a key step has a frame and its reason in an inverted line. Brightness alone carries all of
+    it, so that it also reads in greyscale.
 
     Args:
         image: uint8 [H, W, 3] RGB of any size from 1x1; left as it is.
-        kept_mask: Which tokens were kept, bool [rows, columns].
+        kept_mask: Which tokens were computed in every layer, bool [rows, columns].
         scores: Fused score, float32 [rows, columns]; None when the method has none.
         facts: What the strip says.
         alpha: Opacity of the heat map, 0..1.
         shown_range: Scores drawn darkest and brightest; None takes them from ``scores``.
         area: Where in the image the token grid lies.
+        ages: Steps since each token was computed, float32 [rows, columns]; None when a token that
+            was not computed is not seen.
 
     Returns:
         uint8 [overlay_size(H, W), 3] RGB.
@@ -180,14 +194,15 @@ def render_overlay(
     else:
         cv2.resize(image, (columns, rows), dst=picture, interpolation=cv2.INTER_CUBIC)
 
+    brightness = _brightness(kept_mask, ages)
     if area.rotate_180:
-        kept_mask = kept_mask[::-1, ::-1]
+        kept_mask, brightness = kept_mask[::-1, ::-1], brightness[::-1, ::-1]
         scores = scores[::-1, ::-1] if scores is not None else None
     if area.mirror:
-        kept_mask = kept_mask[:, ::-1]
+        kept_mask, brightness = kept_mask[:, ::-1], brightness[:, ::-1]
         scores = scores[:, ::-1] if scores is not None else None
     token_part = _centred(picture, area.crop_fraction)
-    blended = _blend(token_part, kept_mask, _heat(scores, shown_range), alpha)
+    blended = _blend(token_part, kept_mask, brightness, _heat(scores, shown_range), alpha)
     np.copyto(token_part, blended if kept_mask.all() else _outline(blended, kept_mask))
     if facts.key_step:
         _frame(picture)
@@ -227,14 +242,24 @@ def _viridis() -> NDArray[np.float32]:
     return np.asarray(coloured[:, 0, ::-1], np.float32)
 
 
+def _brightness(kept_mask: BoolArray, ages: Float32Array | None) -> NDArray[np.float32]:
+    """Return what is left of the brightness of each token, float32 [rows, columns]."""
+    if ages is None:
+        return np.where(kept_mask, 1.0, DIM).astype(np.float32)
+    older = np.clip((ages - 1) / (OLD - 1), 0, 1)
+    stale = FRESH_DIM + (DIM - FRESH_DIM) * older
+    return np.where(kept_mask, 1.0, stale).astype(np.float32)
+
+
 def _blend(
     picture: UInt8Array,
     kept_mask: BoolArray,
+    brightness: NDArray[np.float32],
     heat: NDArray[np.float32] | None,
     alpha: float,
 ) -> UInt8Array:
     """Return ``picture * gain + offset``, both constant within a token."""
-    brightness = np.where(kept_mask, 1.0, DIM).astype(np.float32)[..., None]
+    brightness = brightness[..., None]
     opacity = np.where(kept_mask, alpha, alpha / 3)[..., None] if heat is not None else 0.0
     gain = np.repeat(brightness * (1 - opacity) * 255, 3, axis=2)
     size = (picture.shape[1], picture.shape[0])
@@ -250,12 +275,12 @@ def _to_pixels(tokens: NDArray[np.float32], size: tuple[int, int]) -> UInt8Array
 
 
 def _outline(picture: UInt8Array, kept_mask: BoolArray) -> UInt8Array:
-    """Draw a white line with a black one beside it along the border of the kept tokens."""
+    """Draw a white line with a black one beside it along the border of the computed tokens."""
     size = (picture.shape[1], picture.shape[0])
     thickness = max(1, round(min(size) / 300))
     kept = cv2.resize(kept_mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_NEAREST)
     kernel = np.ones((2 * thickness + 1, 2 * thickness + 1), np.uint8)
-    # Beyond the image counts as dropped, so that tokens at the image's edge are outlined, too.
+    # Beyond the image counts as not computed, so that tokens at the image's edge are outlined, too.
     inside = cv2.erode(kept, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
     outside = cv2.dilate(kept, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
     outlined = cv2.copyTo(np.full_like(picture, 255), kept & ~inside, picture)

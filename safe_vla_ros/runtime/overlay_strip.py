@@ -24,16 +24,19 @@ class StripFacts:
 
     Attributes:
         method: Pruner that ran.
-        kept: Visual tokens of this camera that were kept.
+        kept: Visual tokens of this camera that were computed in every layer.
         total: Visual tokens of this camera.
-        kept_of_all: Visual tokens of all cameras that were kept.
+        kept_of_all: The same of all cameras.
         total_of_all: Visual tokens of all cameras.
         similarity: kappa, -1..1; None without a forecast.
         threshold: gamma, -1..1.
-        key_step: Whether this step renewed the saliency reference.
+        key_step: Whether this step renewed the method's memory.
         reason: Why, on a key step.
         episode: Number of the episode.
         step: Number of the inference within the episode.
+        residual: What would have stayed stale, 0..1; None without a memory.
+        max_staleness: tau, 0..1; 0 is off.
+        oldest: Age of this camera's oldest token in steps; None for a method that drops tokens.
     """
 
     method: str
@@ -47,6 +50,39 @@ class StripFacts:
     reason: str | None
     episode: int
     step: int
+    residual: float | None = None
+    max_staleness: float = 0.0
+    oldest: int | None = None
+
+    @property
+    def tokens(self) -> str:
+        """What became of the tokens, in words."""
+        renews = self.oldest is not None
+        text = f'{"renewed" if renews else "kept"} {self.kept}/{self.total}'
+        if self.total_of_all != self.total:
+            text += f', all {self.kept_of_all}/{self.total_of_all}'
+        return f'{text}, oldest {self.oldest}' if self.oldest else text
+
+    @property
+    def test(self) -> str:
+        """What decided whether this is a key step, in words."""
+        if self.residual is not None:
+            text = f'residual {self.residual:.2f}'
+            if not self.max_staleness:
+                return text
+            relation = '>' if self.residual > self.max_staleness else '<='
+            return f'{text} {relation} {self.max_staleness:.2f}'
+        if self.similarity is None:
+            return 'no forecast' if self.oldest is None else 'nothing stored'
+        relation = '<' if self.similarity < self.threshold else '>='
+        return f'kappa {self.similarity:.2f} {relation} {self.threshold:.2f}'
+
+    @property
+    def gauge(self) -> tuple[float, float] | None:
+        """The number that decides and its limit; None where nothing is compared."""
+        if self.residual is not None:
+            return (self.residual, self.max_staleness) if self.max_staleness else None
+        return None if self.similarity is None else (self.similarity, self.threshold)
 
 
 def strip_height(width: int) -> int:
@@ -64,24 +100,15 @@ def draw_strip(strip: UInt8Array, facts: StripFacts) -> None:
     strip[:] = BACKGROUND
     width = strip.shape[1]
     line, margin = _line_height(width), _margin(width)
-    tokens = f'kept {facts.kept}/{facts.total}'
-    if facts.total_of_all != facts.total:
-        tokens += f', all {facts.kept_of_all}/{facts.total_of_all}'
-    _put_pair(strip, margin, facts.method, tokens)
-    episode = f'ep {facts.episode} step {facts.step}'
-    if facts.similarity is None:
-        _put_pair(strip, margin + line, 'no forecast', episode)
-    else:
-        relation = '<' if facts.similarity < facts.threshold else '>='
-        kappa = f'kappa {facts.similarity:.2f} {relation} {facts.threshold:.2f}'
-        _put_pair(strip, margin + line, kappa, episode)
+    _put_pair(strip, margin, facts.method, facts.tokens)
+    _put_pair(strip, margin + line, facts.test, f'ep {facts.episode} step {facts.step}')
     last = strip[margin + 2 * line :]
     if facts.key_step:
         last[:] = 255
         reason = f'KEY STEP: {facts.reason}' if facts.reason else 'KEY STEP'
         _put(last, margin // 2, reason, left=margin, room=width - 2 * margin, colour=(0, 0, 0))
-    elif facts.similarity is not None:
-        _gauge(last, facts.similarity, facts.threshold)
+    elif facts.gauge is not None:
+        _gauge(last, *facts.gauge)
 
 
 def _line_height(width: int) -> int:
@@ -137,8 +164,8 @@ def _put(
     cv2.putText(strip, text, (left, baseline), FONT, scale, colour, 1, cv2.LINE_AA)
 
 
-def _gauge(strip: UInt8Array, similarity: float, threshold: float) -> None:
-    """Draw kappa as a bar from 0 to 1 with a mark at gamma."""
+def _gauge(strip: UInt8Array, measured: float, limit: float) -> None:
+    """Draw kappa or the residual as a bar from 0 to 1 with a mark at gamma or tau."""
     height, width = strip.shape[:2]
     margin = _margin(width)
     top, bottom = margin, height - 2 * margin
@@ -150,6 +177,6 @@ def _gauge(strip: UInt8Array, similarity: float, threshold: float) -> None:
     middle = (top + bottom) // 2
     half = max(2, (bottom - top) // 6)
     strip[middle - half : middle + half, margin : margin + span] = 80
-    strip[middle - half : middle + half, margin : column(similarity)] = 200
-    mark = column(threshold)
+    strip[middle - half : middle + half, margin : column(measured)] = 200
+    mark = column(limit)
     strip[top:bottom, max(mark - 1, 0) : mark + 1] = 255

@@ -10,6 +10,7 @@ from safe_vla_ros.layer_plan import check_layers
 from safe_vla_ros.parameter_types import parameter_error
 from safe_vla_ros.runtime.instructions import clean_instruction
 from safe_vla_ros.runtime.proprio import check_layout, count_numbers
+from safe_vla_ros.types import RENEWERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,19 @@ def check_combinations(values: Mapping[str, Any], spec: PolicySpec | None) -> No
     if spec is not None:
         _check_chunk(values, spec)
         _check_cameras(values, spec)
+
+
+def without_effect(values: Mapping[str, Any], method: str) -> list[str]:
+    """Return a sentence for every given value that the method in force does not use.
+
+    Args:
+        values: What was given explicitly, by parameter name.
+        method: ``pruning.method`` in force.
+    """
+    if method not in RENEWERS or values.get('pruning.layer') is None:
+        return []
+    layer = values['pruning.layer']
+    return [f'pruning.layer = {layer} has no effect: {method} drops no tokens from a layer on']
 
 
 def _check_names(values: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.bounded_files import read_yaml
 from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.successors import successor_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +32,7 @@ def read_parameter_file(path: Path, node: str = '/pruned_policy') -> dict[str, A
     Raises:
         ParameterError: The file cannot be read, is not YAML, or holds no ``ros__parameters``.
     """
-    sections = list(_sections(read_yaml(path, ParameterError), ''))
+    sections = list(_sections(_content(path), ''))
     if not sections:
         msg = f'parameter file {path} holds no {SECTION}; it must look like /**: {SECTION}: ...'
         raise ParameterError(msg)
@@ -52,7 +53,7 @@ def read_remappings(path: Path) -> dict[str, str]:
 
         remappings:
           ros__parameters:
-            corner/image_raw: /front_camera/color/image_raw
+            agentview/image_raw: /front_camera/color/image_raw
 
     Args:
         path: YAML as for ``read_parameter_file``.
@@ -63,13 +64,20 @@ def read_remappings(path: Path) -> dict[str, str]:
     Raises:
         ParameterError: The file cannot be read, or the section is no mapping of names to topics.
     """
-    content = read_yaml(path, ParameterError)
+    content = _content(path)
     section = content.get(REMAPPINGS, {}) if isinstance(content, dict) else {}
     section = section.get(SECTION, section) if isinstance(section, dict) else section
     if not isinstance(section, dict) or not all(isinstance(v, str) for v in section.values()):
         msg = f'{path}: {REMAPPINGS} must map names to topics, got {section!r}'
         raise ParameterError(msg)
     return {str(name): topic for name, topic in section.items()}
+
+
+def _content(path: Path) -> object:
+    gone = successor_note(str(path))
+    if gone and not path.exists():
+        raise ParameterError(gone)
+    return read_yaml(path, ParameterError)
 
 
 def _sections(content: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

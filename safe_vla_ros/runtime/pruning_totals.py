@@ -15,8 +15,8 @@ class PrunedPass(NamedTuple):
     """The numbers of one pass that add up.
 
     Attributes:
-        tokens_kept, tokens_total: Visual tokens of all cameras.
-        reason: Why the saliency reference was renewed; None when the pass is no key step.
+        tokens_kept, tokens_total: Visual tokens of all cameras: computed in every layer, and all.
+        reason: Why the method's memory was renewed; None when the pass is no key step.
         similarity: kappa; None without a forecast.
         decoder_macs, decoder_macs_full: Multiply-accumulates, and the same had nothing been pruned.
     """
@@ -30,7 +30,7 @@ class PrunedPass(NamedTuple):
 
     @property
     def pruning_ratio(self) -> float:
-        """Fraction of the visual tokens dropped."""
+        """Fraction of the visual tokens not computed."""
         return 1.0 - self.tokens_kept / self.tokens_total if self.tokens_total else 0.0
 
     @classmethod
@@ -51,8 +51,8 @@ class PruningTotals:
 
     Attributes:
         passes: Passes.
-        full_passes: Passes that kept every visual token.
-        tokens_kept, tokens_total: Visual tokens.
+        full_passes: Passes that computed every visual token.
+        tokens_kept, tokens_total: Visual tokens computed in every layer, and all.
         reasons: Key steps by reason.
         decoder_macs, decoder_macs_full: Multiply-accumulates.
     """
@@ -81,7 +81,7 @@ class PruningTotals:
 
     @property
     def key_steps(self) -> int:
-        """Passes that renewed the saliency reference."""
+        """Passes that renewed the method's memory."""
         return sum(self.reasons.values())
 
     @property
@@ -91,5 +91,5 @@ class PruningTotals:
 
     @property
     def kept_share(self) -> float | None:
-        """Share of the visual tokens kept over all passes; None without a token."""
+        """Share of the visual tokens computed over all passes; None without a token."""
         return self.tokens_kept / self.tokens_total if self.tokens_total else None

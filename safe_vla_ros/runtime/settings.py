@@ -288,7 +288,7 @@ class NodeSettings:
     """What only the node needs."""
 
     policy: str = field(
-        default='mini_metaworld',
+        default='mini_libero',
         metadata=parameter(
             'policy',
             'The policy to load: a directory, the name of a bundled policy, or a model hub '
@@ -365,7 +365,7 @@ class NodeSettings:
             minimum=0.1,
             maximum=30.0,
             change=Change.DYNAMIC,
-            after='pruning.max_reference_age_s',
+            after='pruning.forecast_moved',
         ),
     )
     saliency_alpha: float = field(

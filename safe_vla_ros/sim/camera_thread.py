@@ -11,7 +11,7 @@ from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, Renderer, SceneSnapshot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from safe_vla_ros.sim.arm import SimulatedArm
+    from safe_vla_ros.sim.arm import SimulatedPanda
     from safe_vla_ros.types import UInt8Array
 
 
@@ -29,9 +29,9 @@ class CameraThread:
         """
         self._publish = publish
         self._condition = threading.Condition()
-        self._arm: SimulatedArm | None = None
-        self._shown: SimulatedArm | None = None
-        self._snapshot: tuple[SimulatedArm, SceneSnapshot, float] | None = None
+        self._arm: SimulatedPanda | None = None
+        self._shown: SimulatedPanda | None = None
+        self._snapshot: tuple[SimulatedPanda, SceneSnapshot, float] | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name='cameras', daemon=True)
         self.captures = 0
@@ -40,18 +40,26 @@ class CameraThread:
         self.error: Exception | None = None
 
     def start(self) -> None:
-        """Start the thread; the GL contexts belong to it."""
+        """Start the thread; the GL context belongs to it."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Free the GL contexts and end the thread."""
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Free the GL context and end the thread.
+
+        Args:
+            timeout_s: How long to wait for it.
+
+        Returns:
+            Whether it has ended.
+        """
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
         if self._thread.is_alive():
-            self._thread.join(timeout=5.0)
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
-    def prepare(self, arm: SimulatedArm, *, timeout_s: float = 120.0) -> bool:
+    def prepare(self, arm: SimulatedPanda, *, timeout_s: float = 120.0) -> bool:
         """Make ready for another arm's scene, so that its first picture is as quick as others.
 
         Returns:
@@ -64,7 +72,7 @@ class CameraThread:
                 lambda: self._shown is arm or self.error is not None, timeout_s
             ) and (self.error is None)
 
-    def capture(self, arm: SimulatedArm, stamp_s: float) -> None:
+    def capture(self, arm: SimulatedPanda, stamp_s: float) -> None:
         """Take a snapshot now, in the physics thread; it is rendered when the thread is free."""
         snapshot = arm.snapshot()
         with self._condition:

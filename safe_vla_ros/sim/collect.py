@@ -1,7 +1,9 @@
 """Collect demonstrations of the scripted experts, or the experts' answers to a policy's own states.
 
-The label of every frame is the expert's plan from exactly that state. The expert drives, with noise
-and kicks, so that it shows how to recover. With --policy, that policy drives instead (DAgger).
+The labels of every frame are the expert's plans from exactly that state, for either bowl: the
+expert has no memory, so it can be asked for the bowl that it is not driving at. The expert drives,
+with noise and kicks, so that it shows how to recover. With --policy, that policy drives instead
+(DAgger).
 Existing shards are kept, so an interrupted run continues where it stopped.
 """
 
@@ -16,18 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from safe_vla_ros.sim.arm import SimulatedArm
+from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
-from safe_vla_ros.sim.dataset import SampleWriter, task_index
+from safe_vla_ros.sim.dataset import SampleWriter
 from safe_vla_ros.sim.evaluate import use_one_thread
-from safe_vla_ros.sim.expert import EXPERT_SPEC, ExpertPolicy
+from safe_vla_ros.sim.expert import OPEN_GAP_M, plan
+from safe_vla_ros.sim.expert_policy import CHUNK_SIZE, EXPERT_SPEC, ExpertPolicy
+from safe_vla_ros.sim.marks import object_marks, object_points
 from safe_vla_ros.sim.progress_bar import progress_bar
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.rollout import Frame, Latency, run_episode
-from safe_vla_ros.sim.tasks import TASKS
+from safe_vla_ros.sim.tasks import SPATIAL, TASKS, task_names
 from safe_vla_ros.types import Float64Array, Policy
 
-NOISE_LEVELS = {'push': (0.0, 0.1, 0.2), 'default': (0.0, 0.15, 0.35)}
+NOISE_LEVELS = (0.0, 0.1, 0.2)
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,8 @@ class Shard:
 
 def collect_shard(shard: Shard) -> int:
     """Run episodes until the shard is full, write it and return the number of episodes."""
-    arm = SimulatedArm(shard.task)
+    arm = SimulatedPanda(shard.task)
     writer = SampleWriter()
-    levels = NOISE_LEVELS.get(shard.task, NOISE_LEVELS['default'])
     student = load_bundled(shard.policy) if shard.policy else None
     spec = student.spec if student else EXPERT_SPEC
     settings = resolve_episode(spec, {'pruning.method': 'none'})
@@ -63,7 +66,7 @@ def collect_shard(shard: Shard) -> int:
     while len(writer) < shard.samples:
         seed = shard.first_seed + episode
         arm.reset(seed)
-        expert = ExpertPolicy(arm, noise=levels[episode % len(levels)], seed=seed)
+        expert = ExpertPolicy(noise=NOISE_LEVELS[episode % len(NOISE_LEVELS)], seed=seed)
         driver: Policy = student or expert
         run_episode(
             arm,
@@ -72,7 +75,7 @@ def collect_shard(shard: Shard) -> int:
             latency=Latency(),
             seed=seed,
             blind=student is None,
-            on_frame=_Recorder(expert, writer, task_index(shard.task), seed, shard.frame_stride),
+            on_frame=_Recorder(expert, writer, seed, shard.frame_stride),
         )
         episode += 1
     arm.close()
@@ -81,25 +84,34 @@ def collect_shard(shard: Shard) -> int:
 
 
 class _Recorder:
-    def __init__(
-        self, expert: ExpertPolicy, writer: SampleWriter, task: int, seed: int, stride: int
-    ) -> None:
-        self._expert, self._writer, self._task, self._seed = expert, writer, task, seed
+    def __init__(self, expert: ExpertPolicy, writer: SampleWriter, seed: int, stride: int) -> None:
+        self._expert, self._writer, self._seed = expert, writer, seed
         self._stride, self._count = stride, seed % stride
 
-    def __call__(self, arm: SimulatedArm, frame: Frame, proprio: Float64Array) -> None:
-        self._expert.see(frame.stamp_s, frame.state)
+    def __call__(self, arm: SimulatedPanda, frame: Frame, proprio: Float64Array) -> None:
+        table = frame.state
+        if table is None:
+            msg = f'the expert knows {SPATIAL} only, not {arm.task.name}'
+            raise ValueError(msg)
+        self._expert.see(frame.stamp_s, table)
         self._count += 1
         if self._count % self._stride:
             return
-        translation, opening = self._expert.plan(frame.stamp_s)
+        other = arm.task.other_bowl
+        plans = [plan(table, CHUNK_SIZE), plan(table.asked_for_other(), CHUNK_SIZE)]
+        # With something in the hand, only what was asked for is worth learning.
+        valid = [True, table.gap_m >= OPEN_GAP_M]
+        order = (1, 0) if other else (0, 1)
+        points = object_points(table, other_asked=other)
         self._writer.add(
             {camera: arm.render(camera, frame.view) for camera in CAMERA_SIZES_PX},
             proprio.astype(np.float32),
-            translation.astype(np.float32),
-            opening.astype(np.float32),
-            arm.hidden_state().astype(np.float32),
-            np.int8(self._task),
+            np.stack([plans[index][0] for index in order]).astype(np.float32),
+            np.stack([plans[index][1] for index in order]).astype(np.float32),
+            np.array([valid[index] for index in order]),
+            points.astype(np.float32),
+            object_marks(arm.model, frame.view, points).astype(np.float32),
+            np.int8(arm.task.task_id),
             np.int64(self._seed),
         )
 
@@ -133,8 +145,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument('--out', type=Path, required=True, help='folder for the shards')
     parser.add_argument('--policy', help='policy that drives instead of the expert (DAgger)')
-    parser.add_argument('--tasks', nargs='+', default=list(TASKS), choices=list(TASKS))
-    parser.add_argument('--samples', type=int, default=5000, help='frames to collect per task')
+    parser.add_argument('--tasks', nargs='+', default=list(TASKS), choices=task_names(SPATIAL))
+    parser.add_argument('--samples', type=int, default=4000, help='frames to collect per task')
     parser.add_argument('--shards', type=int, default=4, help='shards per task')
     parser.add_argument('--seed', type=int, default=100_000, help='seed of the first episode')
     parser.add_argument('--frame-stride', type=int, default=2, help='label only every n-th frame')
@@ -142,10 +154,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     shards = [
         Shard(
-            path=options.out / f'{task}-{index:02d}.npz',
+            path=options.out / f'{task.replace("/", "-")}-{index:02d}.npz',
             task=task,
             samples=options.samples // options.shards,
-            first_seed=options.seed + 10_000 * index + 1_000 * task_index(task),
+            first_seed=options.seed + 10_000 * index + 1_000 * task_names(SPATIAL).index(task),
             policy=options.policy,
             frame_stride=options.frame_stride,
         )

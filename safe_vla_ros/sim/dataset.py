@@ -10,7 +10,6 @@ import numpy as np
 
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies.mini import prepare_image
-from safe_vla_ros.sim.tasks import TASKS
 from safe_vla_ros.whole_files import written_whole
 
 if TYPE_CHECKING:
@@ -18,37 +17,41 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-INPUT_SIZES_PX = {'corner': 112, 'gripper': 56}
+INPUT_SIZES_PX = {'agentview': 112, 'wrist': 96}
 """Side of the policy's square input by camera, pixels."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled frames; n of them.
+    """Labelled frames; n of them, each with the expert's plans for either bowl.
 
     Attributes:
-        corner: uint8 [n, 3, 112, 112].
-        gripper: uint8 [n, 3, 56, 56].
-        proprio: float32 [n, 5], metres.
-        translation: Expert's displacements, float32 [n, 8, 3], metres.
-        opening: Expert's gripper openings, float32 [n, 8].
-        hidden: Object and goal positions, float32 [n, 6], metres.
-        task: Index into ``TASKS``, int8 [n].
+        agentview: uint8 [n, 3, 112, 112].
+        wrist: uint8 [n, 3, 96, 96].
+        proprio: float32 [n, 8], the layout of ``expert_policy.PROPRIO_LAYOUT``.
+        translation: Expert's displacements by asked bowl, float32 [n, 2, 8, 3], metres.
+        opening: Expert's gripper openings by asked bowl, float32 [n, 2, 8].
+        valid: Whether the plan for a bowl is worth learning, bool [n, 2].
+        points: Hand, bowls and plate, float32 [n, 4, 3], metres in the world.
+        marks: Where a camera sees them, float32 [n, 2, 4, 3]; see ``object_marks``.
+        scene: The benchmark's number of the task, int8 [n].
         seed: Episode's seed, int64 [n].
     """
 
-    corner: NDArray[Any]
-    gripper: NDArray[Any]
+    agentview: NDArray[Any]
+    wrist: NDArray[Any]
     proprio: NDArray[Any]
     translation: NDArray[Any]
     opening: NDArray[Any]
-    hidden: NDArray[Any]
-    task: NDArray[Any]
+    valid: NDArray[Any]
+    points: NDArray[Any]
+    marks: NDArray[Any]
+    scene: NDArray[Any]
     seed: NDArray[Any]
 
     def __len__(self) -> int:
         """Return n."""
-        return len(self.task)
+        return len(self.scene)
 
 
 class SampleWriter:
@@ -93,8 +96,3 @@ def load_samples(directories: Iterable[Path]) -> Samples:
             for name, part in parts.items():
                 part.append(arrays[name])
     return Samples(**{name: np.concatenate(part) for name, part in parts.items()})
-
-
-def task_index(name: str) -> int:
-    """Return a task's number in ``Samples.task``."""
-    return list(TASKS).index(name)

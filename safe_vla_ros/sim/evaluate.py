@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
-from safe_vla_ros.sim.arm import SimulatedArm
+from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
+from safe_vla_ros.sim.shadow import Shadow, ShadowPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from safe_vla_ros.runtime.parameters import Resolved
-    from safe_vla_ros.types import Policy, PolicySettings
+    from safe_vla_ros.types import Policy, PolicySettings, PruningSettings
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,21 @@ class EpisodeJob:
 
     Attributes:
         policy: Policy directory or bundled name.
-        task: Task's name.
-        seed: Seed of the scene and of the latency's spread.
+        task: Name, see ``tasks.get_task``.
+        seed: Seed of the scene and of the latency's spread. The benchmark has 0 with its own
+            initial states, where it only places cabinet and stove.
         settings: Resolved for the arm, see ``closed_loop.resolve_episode``.
+        init_state: Number of an official initial state; None places objects afresh by the seed.
+        shadows: Methods that plan on the same observations without being played; those of
+            ``settings`` should then be ``none``, which they are compared with.
     """
 
     policy: str
     task: str
     seed: int
     settings: Resolved
+    init_state: int | None = None
+    shadows: tuple[PruningSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class EpisodeSummary:
     """What one episode came to.
 
     Attributes:
-        task, seed, method: What was run.
+        task, seed, init_state, method: What was run.
         success: Whether the task was solved.
         duration_s: Simulated time, seconds.
         inferences: Policy passes.
@@ -54,10 +61,12 @@ class EpisodeSummary:
         decoder_macs, decoder_macs_full: Multiply-accumulates over all passes.
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
+        shadows: What the job's other methods would have done.
     """
 
     task: str
     seed: int
+    init_state: int | None
     method: str
     success: bool
     duration_s: float
@@ -70,13 +79,18 @@ class EpisodeSummary:
     decoder_macs_full: int
     similarities: list[float]
     starved_s: float
+    shadows: tuple[Shadow, ...] = ()
 
 
 def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
-    """Run episodes in processes of one thread each; yields them as they end, in any order."""
+    """Run episodes in processes of one thread each; yields them as they end.
+
+    A process keeps one scene (about 1 GB) and needs seconds for another, so they run task by task.
+    """
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(processes, mp_context=context, initializer=use_one_thread) as pool:
-        for future in as_completed([pool.submit(_run, job) for job in jobs]):
+        in_turn = sorted(jobs, key=lambda job: job.task)
+        for future in as_completed([pool.submit(_run, job) for job in in_turn]):
             yield future.result()
 
 
@@ -88,6 +102,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
     return EpisodeSummary(
         task=job.task,
         seed=job.seed,
+        init_state=job.init_state,
         method=job.settings.pruning.method,
         success=result.success,
         duration_s=result.duration_s,
@@ -115,21 +130,34 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 
 
 def _run(job: EpisodeJob) -> EpisodeSummary:
-    arm = _arm(job.task)
-    arm.reset(job.seed)
+    arm = _arm_for(job.task)
+    arm.reset(job.seed, init_state=job.init_state)
+    policy = ShadowPolicy(
+        _policy(job.policy, job.settings.policy),
+        job.shadows,
+        executed=job.settings.control.execute_steps,
+    )
     result = run_episode(
         arm,
-        _policy(job.policy, job.settings.policy),
+        policy,
         settings=job.settings,
         latency=Latency(),
-        seed=job.seed,
+        seed=job.seed + (job.init_state or 0),
     )
-    return summarise(job, result)
+    return replace(summarise(job, result), shadows=tuple(policy.shadows))
 
 
-@cache
-def _arm(task: str) -> SimulatedArm:
-    return SimulatedArm(task)
+_LOADED: list[SimulatedPanda] = []
+"""The process's arm, if it has one already."""
+
+
+def _arm_for(task: str) -> SimulatedPanda:
+    if not (_LOADED and _LOADED[0].has_task(task)):
+        while _LOADED:
+            _LOADED.pop().close()
+        _LOADED.append(SimulatedPanda(task))
+    _LOADED[0].ask(task)
+    return _LOADED[0]
 
 
 @lru_cache(maxsize=1)

@@ -1,21 +1,27 @@
-"""What the bundled policy is trained on: clean expert chunks, and where object and goal are."""
+"""What the bundled policy is trained on: clean expert chunks, and where things are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface
 
 if TYPE_CHECKING:
-    from safe_vla_ros.policies.mini_model import MiniVla, VisionEncoder
+    from collections.abc import Mapping
 
-HIDDEN_STATE_DIM = 6
+    from safe_vla_ros.policies.mini_model import MiniVla
+
 _TRAINING_ATTENTION = 'safe_vla_training_softmax'
-_AUXILIARY_WEIGHT = 0.3
-_PROPRIO_NOISE_M = 0.003
+_PROPRIO_NOISE = (0.003, 0.003, 0.003, 0.02, 0.02, 0.02, 0.001, 0.001)
+"""Standard deviations: metres, radians, metres; the layout of ``expert_policy.PROPRIO_LAYOUT``."""
+
+_PROPRIO_DROPPED = 0.3
+_RARITY = 20.0
+"""Weight of a token that shows something, which most do not."""
 
 
 @dataclass(frozen=True)
@@ -23,19 +29,37 @@ class Batch:
     """Tensors of B samples, normalised.
 
     Attributes:
-        corner, gripper: uint8 [B, 3, S, S].
-        proprio: float32 [B, P], metres.
+        images: uint8 [B, 3, S, S] by camera.
+        proprio: float32 [B, P], physical units.
         instruction_ids: int64 [B, T].
         actions: float32 [B, chunk, 4], model units.
-        hidden_state: float32 [B, 6], normalised.
+        relative: Asked bowl and plate seen from the hand, float32 [B, 6], decimetres.
+        things: Whether a visual token shows a bowl, the plate, the hand; float32 [B, N, 3].
+        asked: Whether it shows the asked bowl, float32 [B, N].
     """
 
-    corner: Tensor
-    gripper: Tensor
+    images: Mapping[str, Tensor]
     proprio: Tensor
     instruction_ids: Tensor
     actions: Tensor
-    hidden_state: Tensor
+    relative: Tensor
+    things: Tensor
+    asked: Tensor
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the heads that exist in training only; 0 leaves one out.
+
+    Attributes:
+        relative: Where bowl and plate are, told by the action rows.
+        things: Which visual tokens show a bowl, the plate or the hand (a middle layer).
+        asked: Which visual tokens show the asked bowl (the last layer but one).
+    """
+
+    relative: float = 0.3
+    things: float = 0.3
+    asked: float = 0.3
 
 
 def _softmax_attention(
@@ -62,76 +86,52 @@ def _jitter(images: Tensor) -> Tensor:
 
 
 class PolicyLoss(nn.Module):
-    """The policy with a training-only head that says where object and goal are."""
+    """The policy with training-only heads that say where things are."""
 
-    def __init__(self, model: MiniVla) -> None:
+    def __init__(self, model: MiniVla, weights: LossWeights | None = None) -> None:
         super().__init__()
         AttentionInterface.register(_TRAINING_ATTENTION, _softmax_attention)
         model.decoder.set_attn_implementation(_TRAINING_ATTENTION)
         self.model = model
-        width = model.config.hidden_size
-        self.auxiliary_head = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, HIDDEN_STATE_DIM)
-        )
+        self.weights = weights or LossWeights()
+        width, layers = model.config.hidden_size, model.config.num_hidden_layers
+        self.things_after, self.asked_after = layers // 2, layers - 1
+        self.relative_head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 6))
+        self.things_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 3))
+        self.asked_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
 
-    def forward(self, batch: Batch, *, augment: bool) -> tuple[Tensor, Tensor]:
+    def vary(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return images float32 and proprioception with noise, some of it left out."""
+        images = {name: _jitter(image) for name, image in batch.images.items()}
+        noise = torch.tensor(_PROPRIO_NOISE) * torch.randn_like(batch.proprio)
+        known = (torch.rand(len(batch.proprio), 1) >= _PROPRIO_DROPPED).float()
+        mean = self.model.proprio_mean.float()
+        return images, known * (batch.proprio + noise) + (1.0 - known) * mean
+
+    def forward(
+        self, images: Mapping[str, Tensor], proprio: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor]:
         """Return the loss and its action part (mean L1, model units)."""
-        images = {'corner': batch.corner, 'gripper': batch.gripper}
-        proprio = batch.proprio
-        if augment:
-            images = {name: _jitter(image) for name, image in images.items()}
-            proprio = proprio + _PROPRIO_NOISE_M * torch.randn_like(proprio)
-        visual = self.model.encode_images(images)
-        embeddings = self.model.assemble(visual, proprio, batch.instruction_ids)
-        hidden = self.model.decode_full(embeddings)[:, self.model.action_slice]
-        action_loss = (self.model.action_head(hidden) - batch.actions).abs().mean()
-        guess = self.auxiliary_head(hidden.mean(1))
-        auxiliary_loss = (guess - batch.hidden_state).abs().mean()
-        return action_loss + _AUXILIARY_WEIGHT * auxiliary_loss, action_loss
-
-
-class StemLoss(nn.Module):
-    """The vision encoders alone, read out as expected pixel positions of learned keypoints."""
-
-    def __init__(self, model: MiniVla, keypoints: int = 32) -> None:
-        super().__init__()
-        self.model = model
-        self.keypoints = nn.ModuleDict()
-        for name, encoder in model.vision.items():
-            self.keypoints[name] = nn.Conv2d(cast('VisionEncoder', encoder).channels, keypoints, 1)
-        config = model.config
-        self.text = nn.EmbeddingBag(config.vocab_size, 32, mode='mean')
-        inputs = 2 * keypoints * len(config.cameras) + config.proprio_dim + 32
-        outputs = config.chunk_size * config.action_dim + HIDDEN_STATE_DIM
-        self.head = nn.Sequential(
-            nn.Linear(inputs, 256),
-            nn.GELU(),
-            nn.Linear(256, 256),
-            nn.GELU(),
-            nn.Linear(256, outputs),
+        model = self.model
+        visual = model.encode_images(images)
+        embeddings = model.assemble(visual, proprio, batch.instruction_ids)
+        hidden, states = model.decode_full(embeddings, keep=(self.things_after, self.asked_after))
+        rows = hidden[:, model.action_slice]
+        action_loss = (model.action_head(rows).float() - batch.actions).abs().mean()
+        guess = self.relative_head(rows.mean(1)).float()
+        relative_loss = (guess - batch.relative).abs().mean()
+        seen = model.visual_slice
+        things = self.things_head(states[self.things_after][:, seen]).float()
+        asked = self.asked_head(states[self.asked_after][:, seen]).float()[..., 0]
+        loss = (
+            action_loss
+            + self.weights.relative * relative_loss
+            + self.weights.things * _rare_loss(things, batch.things)
+            + self.weights.asked * _rare_loss(asked, batch.asked)
         )
-
-    def forward(self, batch: Batch, *, augment: bool) -> tuple[Tensor, Tensor]:
-        """Return the loss and its action part (mean L1, model units)."""
-        images = {'corner': batch.corner, 'gripper': batch.gripper}
-        parts = []
-        for name, encoder in self.model.vision.items():
-            image = _jitter(images[name]) if augment else images[name]
-            features = cast('VisionEncoder', encoder).features(image)
-            parts.append(_expected_positions(self.keypoints[name](features)))
-        normalised = (batch.proprio - self.model.proprio_mean) / self.model.proprio_std
-        parts += [normalised, self.text(batch.instruction_ids)]
-        output = self.head(torch.cat(parts, dim=1))
-        count = batch.actions[0].numel()
-        action_loss = (output[:, :count] - batch.actions.flatten(1)).abs().mean()
-        auxiliary_loss = (output[:, count:] - batch.hidden_state).abs().mean()
-        return action_loss + auxiliary_loss, action_loss
+        return loss, action_loss
 
 
-def _expected_positions(maps: Tensor) -> Tensor:
-    """Spatial softmax: [B, C, H, W] to expected x and y in -1..1, [B, 2 C]."""
-    height, width = maps.shape[-2:]
-    weights = torch.softmax(maps.flatten(2), dim=-1).view(*maps.shape[:2], height, width)
-    x = (weights.sum(2) * torch.linspace(-1, 1, width)).sum(-1)
-    y = (weights.sum(3) * torch.linspace(-1, 1, height)).sum(-1)
-    return torch.cat([x, y], dim=1)
+def _rare_loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    rarity = torch.tensor(_RARITY)
+    return functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=rarity)

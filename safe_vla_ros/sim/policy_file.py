@@ -6,25 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from safe_vla_ros.sim.expert import EXPERT_SPEC
+from safe_vla_ros.sim.expert_policy import EXPERT_SPEC
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 PRUNING = {'layer': 2}
 """The policy's own pruning settings, see the model card."""
 
 
-def write_policy_file(out: Path, *, refresh_threshold: float | None = None) -> None:
-    """Write ``policy.yaml`` into a policy directory.
+def write_policy_file(out: Path) -> None:
+    """Write ``policy.yaml`` into a policy directory, without anything calibrated.
 
     Args:
         out: The directory.
-        refresh_threshold: Calibrated gamma; left out when it is not known yet.
     """
-    pruning: dict[str, Any] = dict(PRUNING)
-    if refresh_threshold is not None:
-        pruning['refresh_threshold'] = round(float(refresh_threshold), 4)
     spec = EXPERT_SPEC
     content = {
         'cameras': list(spec.cameras),
@@ -43,7 +40,23 @@ def write_policy_file(out: Path, *, refresh_threshold: float | None = None) -> N
             'joint_names': list(spec.gripper_joint_names),
         },
         **spec.limits,
-        'pruning': pruning,
+        'pruning': dict(PRUNING),
     }
-    text = yaml.safe_dump(content, sort_keys=False)
+    _write(out, content)
+
+
+def store_pruning(out: Path, values: Mapping[str, Any]) -> None:
+    """Put calibrated values into the group ``pruning`` of a ``policy.yaml``; the rest stays.
+
+    Args:
+        out: The directory.
+        values: By parameter name without ``pruning.``.
+    """
+    content = yaml.safe_load((out / 'policy.yaml').read_text(encoding='utf-8'))
+    content['pruning'] = {**content.get('pruning', {}), **values}
+    _write(out, content)
+
+
+def _write(out: Path, content: Mapping[str, Any]) -> None:
+    text = yaml.safe_dump(dict(content), sort_keys=False)
     (out / 'policy.yaml').write_text(text, encoding='utf-8')

@@ -1,20 +1,29 @@
-"""Headless camera views of the simulated arm."""
+"""Headless camera views of LIBERO's scenes, upright, off the physics thread."""
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from safe_vla_ros.types import Float64Array, UInt8Array
+    from safe_vla_ros.types import BoolArray, Float64Array, UInt8Array
 
-CAMERA_SIZES_PX: dict[str, int] = {'corner': 224, 'gripper': 112}
+CAMERA_SIZES_PX: dict[str, int] = {'agentview': 256, 'wrist': 256}
 """Side of the square image of every camera, pixels, in the model's order."""
 
-GOAL_RADIUS_M = 0.025
+CAMERAS = {'agentview': 'agentview', 'wrist': 'robot0_eye_in_hand'}
+"""LIBERO's own names of the cameras."""
+
+SIDE_PX = 256
+_HIDDEN_GROUP = 5
+_COLLISION_GROUP = 0
+_MODEL_LOCK = threading.Lock()
+"""Renderers in two threads may share a model, of which each changes something for a moment."""
 
 
 def use_headless_gl() -> None:
@@ -29,80 +38,96 @@ def use_headless_gl() -> None:
 
 @dataclass(frozen=True)
 class SceneSnapshot:
-    """What a picture of the arm needs: copies of positions."""
+    """What a picture of a scene needs: copies of the poses that kinematics computed."""
 
-    qpos: Float64Array
-    mocap_pos: Float64Array
-    mocap_quat: Float64Array
+    geom_xpos: Float64Array
+    geom_xmat: Float64Array
+    site_xpos: Float64Array
+    site_xmat: Float64Array
+    cam_xpos: Float64Array
+    cam_xmat: Float64Array
+    light_xpos: Float64Array
+    light_xdir: Float64Array
 
 
-@dataclass(frozen=True)
-class _FreeCamera:
-    azimuth_deg: float = 150.0
-    elevation_deg: float = -40.0
-    distance_m: float = 1.0
-    lookat_m: tuple[float, float, float] = (0.0, 0.72, 0.12)
+_POSES = tuple(SceneSnapshot.__annotations__)
+
+
+def take_snapshot(data: Any) -> SceneSnapshot:
+    """Copy the poses of a ``mujoco.MjData`` whose kinematics are computed."""
+    return SceneSnapshot(**{name: np.array(getattr(data, name)) for name in _POSES})
 
 
 class Renderer:
-    """Renders snapshots of an arm; make and use it in one thread (the GL context belongs to it).
+    """Renders snapshots of a scene; make and use it in one thread (the GL context belongs to it).
 
-    It keeps its own simulation data, so the arm may step on in another thread meanwhile.
+    Poses come from the snapshot, so the arm may step on in another thread, and even be reset. The
+    pictures are upright and not mirrored, unlike LIBERO's own observations.
     """
 
-    def __init__(self, model: Any) -> None:
-        """Create one off-screen buffer per camera.
+    def __init__(self, model: Any, *, stock: bool = False, culling: bool = True) -> None:
+        """Create an off-screen buffer.
 
         Args:
-            model: The arm's ``mujoco.MjModel``.
+            model: The scene's ``mujoco.MjModel``.
+            stock: Draw as the benchmark does: with shadows, reflections and 4 samples per pixel.
+            culling: Leave out what the camera cannot see; the pictures are the same. Not with
+                shadows, which things out of view cast, too.
         """
+        use_headless_gl()
         import mujoco  # noqa: PLC0415  (after use_headless_gl)
 
         self._mujoco = mujoco
         self._model = model
         self._data = mujoco.MjData(model)
-        model.vis.quality.offsamples = 0
-        self._renderers: dict[str, Any] = {}
-        for camera, size in CAMERA_SIZES_PX.items():
-            renderer = mujoco.Renderer(model, size, size)
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
-            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-            self._renderers[camera] = renderer
-        self._views: dict[str, Any] = {
-            'corner': self._free_camera(_FreeCamera()),
-            'gripper': 'gripperPOV',
-        }
+        self._culling = culling and not stock
+        with _MODEL_LOCK:
+            samples = model.vis.quality.offsamples
+            model.vis.quality.offsamples = 4 if stock else 0
+            self._renderer: Any = mujoco.Renderer(model, SIDE_PX, SIDE_PX)
+            model.vis.quality.offsamples = samples
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._renderer.scene.flags[flag] = stock
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[_COLLISION_GROUP] = 0
+        self._options.geomgroup[_HIDDEN_GROUP] = 0
+        self._camera_ids = {name: model.camera(own).id for name, own in CAMERAS.items()}
 
     def render(self, snapshot: SceneSnapshot, camera: str) -> UInt8Array:
         """Render one camera.
 
         Args:
-            snapshot: State to show, from ``SimulatedArm.snapshot``.
+            snapshot: State to show, from ``SimulatedPanda.snapshot``.
             camera: Name in ``CAMERA_SIZES_PX``.
 
         Returns:
-            uint8 [H, W, 3] RGB.
+            uint8 [256, 256, 3] RGB, the top row first.
         """
-        self._data.qpos[:] = snapshot.qpos
-        self._data.mocap_pos[:] = snapshot.mocap_pos
-        self._data.mocap_quat[:] = snapshot.mocap_quat
-        self._mujoco.mj_kinematics(self._model, self._data)
-        self._mujoco.mj_comPos(self._model, self._data)
-        self._mujoco.mj_camlight(self._model, self._data)
-        renderer = self._renderers[camera]
-        renderer.update_scene(self._data, self._views[camera])
-        return np.ascontiguousarray(renderer.render())
+        for name in _POSES:
+            getattr(self._data, name)[:] = getattr(snapshot, name)
+        camera_id = self._camera_ids[camera]
+        with _MODEL_LOCK:
+            groups = self._model.geom_group.copy()
+            if self._culling:
+                self._model.geom_group[~self._in_view(camera_id)] = _HIDDEN_GROUP
+            try:
+                self._renderer.update_scene(self._data, camera_id, self._options)
+            finally:
+                self._model.geom_group[:] = groups
+        return np.ascontiguousarray(self._renderer.render())
 
     def close(self) -> None:
-        """Free the GL contexts."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        """Free the GL context."""
+        self._renderer.close()
 
-    def _free_camera(self, view: _FreeCamera) -> Any:
-        camera = self._mujoco.MjvCamera()
-        camera.type = self._mujoco.mjtCamera.mjCAMERA_FREE
-        camera.azimuth, camera.elevation = view.azimuth_deg, view.elevation_deg
-        camera.distance = view.distance_m
-        camera.lookat[:] = view.lookat_m
-        return camera
+    def _in_view(self, camera_id: int) -> BoolArray:
+        """Tell which geoms' bounding spheres the camera can see, bool [ngeom]."""
+        data, radius = self._data, self._model.geom_rbound
+        axes = data.cam_xmat[camera_id].reshape(3, 3)
+        x, y, z = ((data.geom_xpos - data.cam_xpos[camera_id]) @ axes).T
+        half = math.radians(float(self._model.cam_fovy[camera_id])) / 2.0
+        cosine, sine = math.cos(half), math.sin(half)
+        # The camera looks along -z; a sphere is out if it lies beyond a side of the square cone.
+        seen = (-z > -radius) & (np.maximum(abs(x), abs(y)) * cosine + z * sine < radius)
+        visible: BoolArray = seen | (radius == 0.0)
+        return visible

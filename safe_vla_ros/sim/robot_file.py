@@ -16,4 +16,4 @@ def robot_file() -> Path:
     Raises:
         SafeVlaError: The configuration is not installed.
     """
-    return find_share('config') / 'mini_metaworld.yaml'
+    return find_share('config') / 'mini_libero.yaml'

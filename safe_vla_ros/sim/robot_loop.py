@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from safe_vla_ros.sim.arm import STEP_S
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from safe_vla_ros.sim.arm import SimulatedArm
+    from safe_vla_ros.sim.arm import SimulatedPanda
     from safe_vla_ros.types import Float64Array
 
 CLOCK_RATE_HZ = 200.0
@@ -44,7 +44,7 @@ class EpisodeEvent:
         kind: ``started``, ``success``, ``timeout`` or ``aborted``.
         stamp_s: When, on the robot's clock.
         episode: Number of the episode since the robot was started, from 1.
-        task, seed, instruction: What was asked for.
+        task, seed, init_state, instruction: What was asked for, and in which placement.
         elapsed_s: Simulated time since the start.
     """
 
@@ -53,6 +53,7 @@ class EpisodeEvent:
     episode: int
     task: str
     seed: int
+    init_state: int | None
     instruction: str
     elapsed_s: float
 
@@ -66,11 +67,19 @@ class RobotListener(Protocol):
     def on_state(self, state: RobotState) -> None:
         """A state is due."""
 
-    def on_capture(self, arm: SimulatedArm, stamp_s: float) -> None:
+    def on_capture(self, arm: SimulatedPanda, stamp_s: float) -> None:
         """The shutter of all cameras opens: take a snapshot, render it elsewhere."""
 
     def on_episode(self, event: EpisodeEvent) -> None:
         """An episode started or ended."""
+
+
+@dataclass(frozen=True)
+class _Handover:
+    """The next arm, None for no arm, and the seed and initial state of an episode if one begins."""
+
+    arm: SimulatedPanda | None
+    episode: tuple[int, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,28 +90,23 @@ class LoopSettings:
         camera_rate_hz, state_rate_hz: How often pictures and states are due, on the robot's clock.
         real_time_factor: Simulated seconds per second of wall clock.
         publish_clock: Whether everything is in simulated time, which then starts near zero.
-        episode_duration_s: Simulated time after which an episode is over.
+        episode_duration_s: Simulated time after which an episode is over; 0 for the benchmark's.
     """
 
     camera_rate_hz: float = 20.0
     state_rate_hz: float = 40.0
     real_time_factor: float = 1.0
     publish_clock: bool = False
-    episode_duration_s: float = 8.0
-
-    @property
-    def arm_factor(self) -> float:
-        """Simulated seconds per second of the clock that commands are given in."""
-        return 1.0 if self.publish_clock else self.real_time_factor
+    episode_duration_s: float = 0.0
 
     @property
     def step_wall_s(self) -> float:
-        """Wall-clock time of one environment step."""
+        """Wall-clock time of one step of the arm."""
         return STEP_S / self.real_time_factor
 
     @property
     def ticks_per_step(self) -> int:
-        """How often ``/clock`` moves within one environment step."""
+        """How often ``/clock`` moves within one step of the arm."""
         if not self.publish_clock:
             return 1
         return max(1, math.ceil(CLOCK_RATE_HZ * max(STEP_S, self.step_wall_s)))
@@ -111,34 +115,33 @@ class LoopSettings:
 class RobotLoop:
     """Advances an arm in its own thread and says when something is due.
 
-    Commands and episodes may come from any thread; the arm is touched by one thread only.
+    Time runs without an arm, too. Commands and episodes may come from any thread; the arm is
+    touched by this loop only, from where it is handed over until another one or none is.
     """
 
     def __init__(
         self,
-        arm: SimulatedArm,
         listener: RobotListener,
         settings: LoopSettings,
         *,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
-        """Take an arm that nobody else uses.
+        """Begin without an arm.
 
         Args:
-            arm: The arm, made with ``settings.arm_factor``.
             listener: Who is told.
             settings: Rates and durations.
             wall_s: Clock of stamps and commands when there is no simulated one, seconds.
         """
-        self._arm = arm
+        self._arm: SimulatedPanda | None = None
         self._listener = listener
         self._settings = settings
         self._wall_s = wall_s
         self._lock = threading.Lock()
-        self._twist: tuple[Float64Array, float] | None = None
+        self._twist: tuple[Float64Array, float, Float64Array] | None = None
         self._gripper: float | None = None
-        self._next: tuple[SimulatedArm, int] | None = None
-        self._swapped = threading.Event()
+        self._next: _Handover | None = None
+        self._handed_over = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._tick = 0
@@ -160,7 +163,7 @@ class RobotLoop:
 
     @property
     def steps(self) -> int:
-        """Environment steps since the start."""
+        """Steps of the arm since the start."""
         return self._steps
 
     @property
@@ -168,26 +171,53 @@ class RobotLoop:
         """The newest event; ``started`` means that the episode runs."""
         return self._episode
 
-    def command_twist(self, linear_m_s: Float64Array) -> None:
-        """Set the velocity of the end effector, float64 [3], finite, m/s in the base frame."""
+    def command_twist(self, linear_m_s: Float64Array, angular_rad_s: Float64Array) -> None:
+        """Set the velocity of the end effector, float64 [3] each, finite, in the base frame."""
+        linear, angular = np.array(linear_m_s, np.float64), np.array(angular_rad_s, np.float64)
         with self._lock:
-            self._twist = (np.array(linear_m_s, dtype=np.float64), self.now_s)
+            self._twist = (linear, self.now_s, angular)
 
     def command_gripper(self, opening: float) -> None:
         """Set the gripper's opening, 0 closed .. 1 open, finite."""
         with self._lock:
             self._gripper = opening
 
-    def start_episode(self, arm: SimulatedArm, seed: int, *, timeout_s: float = 30.0) -> bool:
-        """Reset a scene and begin; the arm may be a new one for another task.
+    def take(self, arm: SimulatedPanda | None, *, timeout_s: float = 30.0) -> bool:
+        """Take an arm in place of the one before, or none; a running episode is aborted.
+
+        Args:
+            arm: Nobody else may use it any more.
+            timeout_s: How long to wait.
+
+        Returns:
+            Whether the arm before is free within the timeout.
+        """
+        return self._hand_over(_Handover(arm), timeout_s)
+
+    def start_episode(
+        self,
+        arm: SimulatedPanda,
+        seed: int,
+        init_state: int | None = None,
+        *,
+        timeout_s: float = 30.0,
+    ) -> bool:
+        """Take an arm and begin an episode.
+
+        Args:
+            arm: Just reset; nobody else may use it any more.
+            seed: What it was reset with, for the event.
+            init_state: The same.
+            timeout_s: How long to wait.
 
         Returns:
             Whether it began within the timeout.
         """
-        with self._lock:
-            self._next = (arm, seed)
-            self._swapped.clear()
-        return self._swapped.wait(timeout_s)
+        return self._hand_over(_Handover(arm, (seed, init_state)), timeout_s)
+
+    def abort_episode(self) -> None:
+        """Abort the running episode, if there is one; the arm stays."""
+        self.take(self._arm)
 
     def advance(self) -> None:
         """Do one tick: the clock moves, and on every last tick of a step the arm does."""
@@ -198,21 +228,33 @@ class RobotLoop:
         if self._tick % self._settings.ticks_per_step:
             return
         self._take_orders(now_s)
-        self._arm.step(now_s)
+        arm = self._arm
+        if arm is None:
+            return
+        arm.step(now_s)
         self._steps += 1
-        self._end_episode(now_s)
-        self._report(now_s)
+        self._end_episode(arm, now_s)
+        self._report(arm, now_s)
 
     def start(self) -> None:
         """Run in a thread of its own until ``stop``."""
         self._thread = threading.Thread(target=self._run, name='physics', daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread."""
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """End the thread.
+
+        Args:
+            timeout_s: How long to wait for it.
+
+        Returns:
+            Whether it has ended.
+        """
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5.0)
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         period_s = self._settings.step_wall_s / self._settings.ticks_per_step
@@ -232,39 +274,48 @@ class RobotLoop:
         except Exception as error:
             self.error = error
 
+    def _hand_over(self, order: _Handover, timeout_s: float) -> bool:
+        with self._lock:
+            self._next = order
+            self._handed_over.clear()
+        return self._handed_over.wait(timeout_s)
+
     def _take_orders(self, now_s: float) -> None:
         with self._lock:
             twist, self._twist = self._twist, None
             gripper, self._gripper = self._gripper, None
             order, self._next = self._next, None
         if order is not None:
-            self._begin_episode(*order, now_s)
-            return
-        if twist is not None:
-            self._arm.command_twist(*twist)
-        if gripper is not None:
-            self._arm.command_gripper(gripper)
+            self._follow(order, now_s)
+            self._handed_over.set()
+        elif self._arm is not None:
+            if twist is not None:
+                self._arm.command_twist(*twist)
+            if gripper is not None:
+                self._arm.command_gripper(gripper)
 
-    def _begin_episode(self, arm: SimulatedArm, seed: int, now_s: float) -> None:
+    def _follow(self, order: _Handover, now_s: float) -> None:
         if self._episode is not None and self._episode.kind == 'started':
             self._tell('aborted', now_s)
-        arm.reset(seed)
-        self._arm = arm
+        self._arm = order.arm
+        if order.arm is None or order.episode is None:
+            return
         self._first_step = self._steps
         self._episodes += 1
         self._next_capture_s = self._next_state_s = now_s
         self._episode = EpisodeEvent(
-            'started', now_s, self._episodes, arm.task.name, seed, arm.instruction, 0.0
-        )
+            'started', now_s, self._episodes, order.arm.task.name, *order.episode,
+            order.arm.instruction, 0.0,
+        )  # fmt: skip
         self._listener.on_episode(self._episode)
-        self._swapped.set()
 
-    def _end_episode(self, now_s: float) -> None:
+    def _end_episode(self, arm: SimulatedPanda, now_s: float) -> None:
         if self._episode is None or self._episode.kind != 'started':
             return
-        if self._arm.success:
+        limit_s = self._settings.episode_duration_s or arm.task.max_duration_s
+        if arm.success:
             self._tell('success', now_s)
-        elif self._elapsed_s >= self._settings.episode_duration_s:
+        elif self._elapsed_s >= limit_s - STEP_S / 2:
             self._tell('timeout', now_s)
 
     @property
@@ -275,20 +326,17 @@ class RobotLoop:
         running = self._episode
         if running is None:
             return
-        self._episode = EpisodeEvent(
-            kind, now_s, running.episode, running.task, running.seed, running.instruction,
-            self._elapsed_s,
-        )  # fmt: skip
+        self._episode = replace(running, kind=kind, stamp_s=now_s, elapsed_s=self._elapsed_s)
         self._listener.on_episode(self._episode)
 
-    def _report(self, now_s: float) -> None:
+    def _report(self, arm: SimulatedPanda, now_s: float) -> None:
         # Half a step of tolerance: what is due before the middle of the next step is due now.
-        horizon_s = now_s + STEP_S / self._settings.arm_factor / 2
+        horizon_s = now_s + STEP_S / 2
         if horizon_s >= self._next_capture_s:
             self._next_capture_s = self._following(
                 self._next_capture_s, self._settings.camera_rate_hz, now_s
             )
-            self._listener.on_capture(self._arm, now_s)
+            self._listener.on_capture(arm, now_s)
         if horizon_s >= self._next_state_s:
             self._next_state_s = self._following(
                 self._next_state_s, self._settings.state_rate_hz, now_s
@@ -296,10 +344,10 @@ class RobotLoop:
             self._listener.on_state(
                 RobotState(
                     now_s,
-                    self._arm.ee_position,
-                    self._arm.ee_quaternion_xyzw,
-                    self._arm.joint_names,
-                    self._arm.joint_positions,
+                    arm.ee_position,
+                    arm.ee_quaternion_xyzw,
+                    arm.joint_names,
+                    arm.joint_positions,
                 )
             )
 

@@ -9,10 +9,14 @@ import numpy as np
 
 from safe_vla_ros.runtime.clocks import ManualClock
 from safe_vla_ros.runtime.delayed_inference import DelayedInference
+from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.make_runtime import make_runtime
+from safe_vla_ros.runtime.proprio import assemble_proprio
 from safe_vla_ros.runtime.states import StateName
-from safe_vla_ros.sim.arm import BASE_FRAME, GRIPPER_JOINTS, STEP_S, ArmState, SimulatedArm
+from safe_vla_ros.sim.arm import BASE_FRAME, GRIPPER_JOINTS, STEP_S, SimulatedPanda
+from safe_vla_ros.sim.expert import TableView, look
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, SceneSnapshot
+from safe_vla_ros.sim.tasks import SPATIAL
 from safe_vla_ros.types import MessageHeader
 
 if TYPE_CHECKING:
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
     from safe_vla_ros.runtime.policy_runtime import PolicyRuntime
     from safe_vla_ros.types import Float64Array, Policy, UInt8Array
 
-EPISODE_S = 8.0
 _START_S = 100.0
 _BLACK = np.zeros((8, 8, 3), dtype=np.uint8)
 
@@ -45,11 +48,17 @@ class Latency:
 
 @dataclass(frozen=True)
 class Frame:
-    """One instant at which the cameras saw the scene."""
+    """One instant at which the cameras saw the scene.
+
+    Attributes:
+        header: When that was.
+        view: What ``SimulatedPanda.render`` shows of it.
+        state: What the expert sees in it; None in suites that it does not know.
+    """
 
     header: MessageHeader
     view: SceneSnapshot
-    state: ArmState
+    state: TableView | None
 
     @property
     def stamp_s(self) -> float:
@@ -60,8 +69,8 @@ class Frame:
 class FrameListener(Protocol):
     """Sees every frame with the proprioception that an inference on it would have."""
 
-    def __call__(self, arm: SimulatedArm, frame: Frame, proprio: Float64Array) -> None:
-        """Take a frame when its images have arrived."""
+    def __call__(self, arm: SimulatedPanda, frame: Frame, proprio: Float64Array) -> None:
+        """Take a frame when its images have arrived; float64 [P] in the policy's layout."""
         ...
 
 
@@ -83,7 +92,7 @@ class EpisodeResult:
 
 
 def run_episode(
-    arm: SimulatedArm,
+    arm: SimulatedPanda,
     policy: Policy,
     *,
     settings: Resolved,
@@ -93,7 +102,7 @@ def run_episode(
     camera_rate_hz: float = 20.0,
     blind: bool = False,
 ) -> EpisodeResult:
-    """Run one episode until success or 8 s.
+    """Run one episode until success or the benchmark's time limit.
 
     Args:
         arm: The robot, already reset.
@@ -111,7 +120,9 @@ def run_episode(
     clock = ManualClock(_START_S)
     runtime = make_runtime(policy, settings, clock=clock, instruction=arm.instruction)
     runtime.activate()
-    episode = _Episode(arm, runtime, clock, latency, np.random.default_rng(seed))
+    episode = _Episode(
+        arm, runtime, settings.policy.proprio_layout, clock, latency, np.random.default_rng(seed)
+    )
     episode.tick_s = 1.0 / settings.control.control_rate_hz
     episode.steps_per_frame = max(1, round(1.0 / camera_rate_hz / STEP_S))
     episode.on_frame = on_frame
@@ -121,13 +132,14 @@ def run_episode(
 
 @dataclass
 class _Episode:
-    arm: SimulatedArm
+    arm: SimulatedPanda
     runtime: PolicyRuntime
+    proprio_layout: tuple[str, ...]
     clock: ManualClock
     latency: Latency
     random: np.random.Generator
     tick_s: float = 0.02
-    steps_per_frame: int = 4
+    steps_per_frame: int = 5
     on_frame: FrameListener | None = None
     blind: bool = False
     frames: list[Frame] = field(default_factory=list)
@@ -140,16 +152,14 @@ class _Episode:
     def run(self) -> EpisodeResult:
         start_s = self.clock.now_s()
         next_tick_s = start_s
-        for step in range(round(EPISODE_S / STEP_S)):
+        for step in range(round(self.arm.task.max_duration_s / STEP_S)):
             now_s = start_s + step * STEP_S
             while next_tick_s < now_s:
                 self._tick(next_tick_s)
                 next_tick_s += self.tick_s
             self.clock.set(now_s)
             if step % self.steps_per_frame == 0:
-                self.frames.append(
-                    Frame(MessageHeader.at(now_s), self.arm.snapshot(), self.arm.save())
-                )
+                self.frames.append(self._see(now_s))
             self._sense(now_s)
             self._think(now_s)
             self.arm.step(now_s)
@@ -158,6 +168,10 @@ class _Episode:
                 self.result.success = True
                 break
         return self.result
+
+    def _see(self, now_s: float) -> Frame:
+        state = look(self.arm) if self.arm.task.suite == SPATIAL else None
+        return Frame(MessageHeader.at(now_s), self.arm.snapshot(), state)
 
     def _tick(self, now_s: float) -> None:
         self.clock.set(now_s)
@@ -168,7 +182,7 @@ class _Episode:
             halts[state] = halts.get(state, 0.0) + self.tick_s
         if command is None:
             return
-        self.arm.command_twist(command.linear_m_s, now_s)
+        self.arm.command_twist(command.linear_m_s, now_s, command.angular_rad_s)
         if command.gripper is not None:
             self.arm.command_gripper(command.gripper)
 
@@ -185,7 +199,13 @@ class _Episode:
                 image = self._deferred(frame.view, camera)
                 runtime.put_image(camera, image, header=frame.header)
             if self.on_frame is not None:
-                self.on_frame(arm, frame, np.concatenate([position, gripper]))
+                proprio = assemble_proprio(
+                    self.proprio_layout,
+                    pose=Pose(position, quaternion),
+                    joints=dict(zip(GRIPPER_JOINTS, gripper, strict=True)),
+                    gripper_joint_names=GRIPPER_JOINTS,
+                )
+                self.on_frame(arm, frame, proprio)
 
     def _deferred(self, view: SceneSnapshot, camera: str) -> Callable[[], UInt8Array]:
         def render() -> UInt8Array:

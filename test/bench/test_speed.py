@@ -127,6 +127,44 @@ def test_the_command_line_compares_both_arms_and_writes_json(tmp_path, capsys, k
     assert row.count(f'**{summary["speed_up"]["end_to_end"]:.2f}x**') == 2
 
 
+def test_methods_are_compared_in_one_run_each_with_its_own_ceiling(tmp_path, capsys):
+    file = tmp_path / 'speed.json'
+    line = (
+        '--shape mini --layers 4 --layer 2 --steps 4 --key-every 4 --warm-up 1 --threads 1 --quiet'
+    )
+
+    assert speed.main([*line.split(), '--method', 'refresh', 'safe', '--json', str(file)]) == 0
+
+    text = capsys.readouterr().out
+    summary = json.loads(file.read_text())
+    (safe,) = summary['others']
+    assert (summary['method'], safe['method']) == ('refresh', 'safe')
+    assert summary['stages']['full'] == safe['stages']['full']
+    assert [s['stages']['pruned']['decode']['count'] for s in (summary, safe)] == [3, 3]
+    # Rows 61 + 20 of 245 + 20 in every layer, against half of the layers.
+    ceiling = summary['ceiling_by_macs']['decoder_pruned_step']
+    assert ceiling == pytest.approx(265 / 81, rel=1e-3)
+    assert ceiling > safe['ceiling_by_macs']['decoder_pruned_step']
+    assert summary['stages']['pruned']['context']['median_ms'] > 0
+    assert f'(ceiling by multiply-accumulates {ceiling:.2f}x)' in text
+
+    assert speed.main(['--table', str(file)]) == 0
+    assert '| method | `refresh` | `safe` |' in capsys.readouterr().out
+
+
+def test_tokens_decoded_over_stored_keys_are_counted_over_all_of_them():
+    model, episode = make_model(parallel=False), make_episode()
+    settings = PruningSettings(method='refresh')
+    model.run(frames(model), episode, settings)
+
+    step = model.run(frames(model), episode, settings)
+
+    length, width, mlp = step.output.length, 64, 96
+    one = [4 * width**2 + 2 * (length + past + 1) * width + 3 * width * mlp for past in range(6)]
+    assert step.output.pruned
+    assert step.macs == step.output.macs + 4 * sum(one)
+
+
 def test_a_table_of_another_file_is_refused(tmp_path, capsys):
     file = tmp_path / 'other.json'
     file.write_text('{"stages": 3}')

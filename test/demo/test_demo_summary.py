@@ -24,7 +24,7 @@ def step(index, *, kept, key=False, latency_ms=20.0, gmacs=1.0):
         'warm_up': 'true' if index == 0 else 'false',
         'method': 'safe',
         'tokens_total': '100',
-        'tokens_kept': str(kept),
+        'tokens_computed': str(kept),
         'pruning_ratio': f'{1 - kept / 100:.4f}',
         'key_step': 'true' if key else 'false',
         'reason': 'episode_start' if key else 'none',

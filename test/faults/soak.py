@@ -33,7 +33,7 @@ from soak_robot import NAMESPACE, SoakRobot
 from safe_vla_ros.bench.machine import describe_machine
 from safe_vla_ros.demo.processes import Child, ChildError
 
-PARAMETERS = ROOT / 'config' / 'mini_metaworld.yaml'
+PARAMETERS = ROOT / 'config' / 'mini_libero.yaml'
 LIMITS = {'max_angular_speed': 0.8, 'max_linear_accel': 2.0, 'max_angular_accel': 3.0}
 RULES = Rules(max_linear_speed=max(SPEEDS_M_S), **LIMITS)
 """The loosest limits that hold in the soak."""

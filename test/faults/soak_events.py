@@ -14,14 +14,13 @@ from random import Random
 
 from soak_robot import CAMERA_SIZES_PX, SoakRobot
 
-TASKS = (
-    'reach the red ball',
-    'push the red puck to the green ball',
-    'open the drawer',
-    'open the door',
-    'press the button from above',
-    'open the window',
+PLACES = (
+    'between the plate and the ramekin',
+    'next to the ramekin',
+    'from table center',
+    'next to the plate',
 )
+TASKS = tuple(f'pick up the black bowl {place} and place it on the plate' for place in PLACES)
 SPEEDS_M_S = (0.1, 0.25, 0.4)
 """Largest speeds that the soak sets."""
 

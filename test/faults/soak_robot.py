@@ -15,9 +15,9 @@ from sensor_msgs.msg import Image, JointState
 
 NAMESPACE = '/soak'
 NODE = f'{NAMESPACE}/pruned_policy'
-CAMERA_SIZES_PX = {'corner': 224, 'gripper': 112}
-JOINTS = ['gripper_left', 'gripper_right']
-START_M = (0.0, 0.6, 0.2)
+CAMERA_SIZES_PX = {'agentview': 256, 'wrist': 256}
+JOINTS, OPEN_M = ['panda_finger_joint1', 'panda_finger_joint2'], [0.04, -0.04]
+START_M = (-0.2, 0.0, 1.17)
 FEED_PERIOD_S = 0.05
 SCENES = 16
 
@@ -86,7 +86,7 @@ class SoakRobot(Robot):
         if 'pose' not in self.silent:
             self.pose.publish(self._pose_message(stamp))
         if 'joints' not in self.silent:
-            self.joints.publish(header(JointState(name=JOINTS, position=[0.02, 0.02]), stamp, ''))
+            self.joints.publish(header(JointState(name=JOINTS, position=OPEN_M), stamp, ''))
 
     def start_feeding(self) -> None:
         """Feed in a thread."""
@@ -98,7 +98,8 @@ class SoakRobot(Robot):
         message = PoseStamped()
         point = message.pose.position
         point.x, point.y, point.z = position_m
-        return header(message, stamp, 'base_link')
+        message.pose.orientation.x, message.pose.orientation.w = 1.0, 0.0  # the hand points down
+        return header(message, stamp, 'world')
 
     def _move(self, message: TwistStamped, info: dict[str, int]) -> None:
         self.recorder.take(message, info['source_timestamp'] * 1e-9)

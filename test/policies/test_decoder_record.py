@@ -1,5 +1,7 @@
 """The record that goes with an action chunk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -55,3 +57,19 @@ def test_a_method_without_scores_gives_no_grids():
     assert record.scores == {}
     assert record.kept_masks['front'].all()
     assert record.pruning_ratio == 0
+
+
+def test_ages_are_split_by_camera_and_mean_that_the_method_renews():
+    output = make_output([0, 5, 9], torch.arange(10.0))
+    ages = torch.tensor([0.0, 1, 2, 3, 4, 0, 6, 7, 8, 0])
+    report = StepReport(residual=0.05, ages=ages, scores=torch.arange(10.0))
+    output = replace(output, report=report, context_bytes=640)
+    settings = PruningSettings(method='refresh', max_staleness=0.1)
+
+    record = make_record(output, {'front': (2, 3), 'wrist': (2, 2)}, settings, {})
+
+    assert record.renews
+    assert np.array_equal(record.ages['front'], [[0, 1, 2], [3, 4, 0]])
+    assert np.array_equal(record.ages['wrist'], [[6, 7], [8, 0]])
+    assert (record.residual, record.max_staleness, record.context_bytes) == (0.05, 0.1, 640)
+    assert record.pruning_ratio == pytest.approx(0.7)

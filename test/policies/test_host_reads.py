@@ -45,13 +45,13 @@ def reads(monkeypatch):
     return answers
 
 
-def step(model, episode, method):
+def step(model, episode, method, **change):
     return run_decoder(
         model,
         torch.empty(1, 33, 64, device='meta'),
         layout=LAYOUT,
         episode=episode,
-        settings=PruningSettings(method=method, layer=2),
+        settings=PruningSettings(method=method, layer=2, **change),
         stamp_s=0.0,
     )
 
@@ -70,6 +70,26 @@ def test_a_step_reads_what_its_plan_branches_on_and_once_whether_all_was_finite(
 
     assert reads == []
     assert output.pruned == (method != 'none')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'forecast_moved': True},
+        {'change_per_camera': True},
+        {'refresh_score': 'shuffled'},
+        {'max_staleness': 0.5},
+    ],
+)
+def test_no_variant_of_refresh_reads_more(model, reads, change):
+    episode = make_episode()
+    reads[:] = [FINITE]
+    step(model, episode, 'refresh', **change)
+
+    reads[:] = [*BRANCHES['refresh'], FINITE]
+
+    assert step(model, episode, 'refresh', **change).pruned
+    assert reads == []
 
 
 @pytest.mark.parametrize(

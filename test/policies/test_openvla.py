@@ -111,6 +111,22 @@ def test_keeping_everything_equals_no_pruning(model):
     assert np.array_equal(kept.actions, predict(model, image(1), NONE).actions)
 
 
+def test_a_step_of_refresh_decodes_over_the_stored_keys_and_leaves_them_alone(model):
+    renew = replace(SAFE, method='refresh')
+    episode = make_episode()
+    first = predict(model, image(), renew, episode)
+    stored = episode.context.buffer.clone()
+
+    again = predict(model, image(), renew, episode)
+
+    assert (first.output.reason, again.output.pruned) == ('episode_start', True)
+    assert np.array_equal(again.actions, predict(model, image(), NONE).actions)
+    torch.testing.assert_close(episode.context.buffer, stored, atol=1e-5, rtol=1e-4)
+    lengths = {layer.keys.shape[2] for layer in again.output.cache.layers}
+    assert lengths == {again.output.length + 6}
+    assert episode.context.buffer.shape[3] == again.output.length
+
+
 def test_attention_is_causal(model):
     hidden = []
     pixels = model.network.vision.normalize(torch.from_numpy(image()))

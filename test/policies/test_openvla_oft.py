@@ -130,6 +130,23 @@ def test_a_policy_prunes_step_by_step_with_a_memory_that_the_caller_owns(golden)
     assert memory.reference_stamp_s == pytest.approx(0.1)
 
 
+def test_a_policy_renews_step_by_step_and_tells_of_it(golden):
+    policy = load_policy(str(golden), golden_settings())
+    pruning = PruningSettings(method='refresh')
+    memory = policy.new_episode()
+    steps = (0, 1, 1)
+    chunks = [policy.infer(golden_observation(step), memory, pruning) for step in steps]
+
+    first, renewed, again = (chunk.record for chunk in chunks)
+    assert [record.reason for record in (first, renewed, again)] == ['episode_start', None, None]
+    assert [sum(record.kept.values()) for record in (first, renewed, again)] == [50, 12, 12]
+    assert first.ages['wrist'].max() == 0
+    assert renewed.ages['wrist'].shape == (5, 5)
+    assert sum(int((ages == 1).sum()) for ages in renewed.ages.values()) == 38
+    assert 0 < again.residual < renewed.residual
+    assert renewed.context_bytes == memory.context_bytes > 0
+
+
 def test_the_two_read_outs_differ_and_the_settings_win_over_the_policy_file(golden):
     chunks = {}
     for name in (None, 'oft', 'shifted'):

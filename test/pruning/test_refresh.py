@@ -9,6 +9,7 @@ from safe_vla_ros.errors import NonFiniteError, ParameterError
 from safe_vla_ros.layer_plan import saliency_layers
 from safe_vla_ros.pruning import SequenceLayout, StepInput, make_episode, make_pruner
 from safe_vla_ros.pruning.pruners.refresh import (
+    moved_tokens,
     relative_change,
     renewal_score,
     stale_share,
@@ -86,6 +87,34 @@ def test_change_is_measured_against_the_cameras_own_mean():
     relative = relative_change(change, (2, 3, 2))
 
     torch.testing.assert_close(relative, torch.tensor([0.5, 1.5, 0.5, 1.0, 1.5, 0.0, 0.0]))
+
+
+def test_what_has_moved_is_found_in_its_own_camera_and_only_where_it_is_nearer():
+    stored = torch.eye(6)
+    tokens = stored[[1, 0, 2, 5, 0, 3]].clone()
+    tokens[2] += 0.1
+
+    source = moved_tokens(tokens, stored, (3, 3))
+
+    # Token 4 shows what stood in the other camera: nothing of its own is nearer than what it has.
+    assert source.tolist() == [1, 0, 2, 5, 4, 3]
+
+
+def test_what_has_moved_takes_its_memory_along():
+    episode = make_episode()
+    before = make_tokens(0)
+    drive(episode, before, make_saliency(0))
+    after = before.clone()
+    after[:12] = before[:12].roll(1, dims=0)  # the first camera's view shifts
+
+    still, _, plain = drive(episode, after, refresh_score='age')
+    drive(episode, before, make_saliency(0), keep_ratio=1.0)
+    plan, _, report = drive(episode, after, forecast_moved=True)
+
+    assert (still.moves, plan.moves) == (False, True)
+    assert plain.residual > 0.1
+    assert report.residual == 0.0
+    assert torch.equal(episode.reference.tokens, after)
 
 
 def test_a_camera_that_moves_does_not_starve_one_at_rest():
@@ -253,6 +282,7 @@ def test_a_change_of_what_is_remembered_computes_everything(change, reason):
         {'max_staleness': 0.9},
         {'refresh_score': 'age'},
         {'change_per_camera': True},
+        {'forecast_moved': True},
         {'layer': 2},
     ],
 )

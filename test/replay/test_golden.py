@@ -41,7 +41,7 @@ def replay(out):
                 **{key: row[key] for key in STEP_KEYS},
                 'time_s': row['time_s'],
                 'similarity': row['similarity'],
-                'tokens_kept': sum(row['tokens_kept'].values()),
+                'tokens_kept': sum(row['tokens_computed'].values()),
                 'difference_m': row.get('difference', {}).get('position_m'),
                 'first_action': row['actions'][0],
             }

@@ -143,7 +143,7 @@ def test_an_episode_on_a_checkpoint_prunes_after_its_key_step(start):
         pruned = robot.next('inference', lambda m: m.status[1].message == 'pruned', after=0)
         robot.next('ratio', lambda m: m.data == pytest.approx(1 - KEPT / TOKENS), after=0)
         assert robot.next('reset', after=0).status[0].message == 'episode_start'
-    assert [int(values_of(m.status[1])['tokens_kept']) for m in (key, pruned)] == [TOKENS, KEPT]
+    assert [int(values_of(m.status[1])['tokens_computed']) for m in (key, pruned)] == [TOKENS, KEPT]
     values = values_of(pruned.status[1])
     assert [values[f'tokens_total/{camera}'] for camera in CAMERAS] == [str(TOKENS // 2)] * 2
 

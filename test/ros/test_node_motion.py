@@ -35,7 +35,8 @@ def test_instruction_begins_an_episode_and_the_same_one_changes_nothing(robot):
     first = robot.next('reset', after=0)
     assert first.status[0].name == 'pruned_policy: subtask_reset'
     assert first.status[0].message == 'episode_start'
-    assert set(values_of(first.status[0])) == {'similarity', 'threshold', 'episode', 'step'}
+    keys = {'similarity', 'threshold', 'residual', 'max_staleness', 'episode', 'step'}
+    assert set(values_of(first.status[0])) == keys
     robot.say('push')
     robot.next('inference', lambda m: values_of(m.status[0])['step'] != '0')
     robot.say('pull')
@@ -78,7 +79,7 @@ def test_every_inference_tells_what_it_did(robot):
     ]
     values = {**values_of(message.status[0]), **values_of(message.status[1])}
     assert values['accepted'] == 'true'
-    assert (values['tokens_total'], values['tokens_kept']) == ('8', '4')
+    assert (values['tokens_total'], values['tokens_computed']) == ('8', '4')
     assert (values['pruning_ratio'], values['similarity']) == ('0.5000', '0.7500')
     stamps = {values['image_stamp_s/front'], values['image_stamp_s/wrist']}
     assert f'{seconds(message.header.stamp):.6f}' in stamps

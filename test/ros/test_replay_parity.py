@@ -4,6 +4,7 @@ import array
 import json
 
 import numpy as np
+import pytest
 from geometry_msgs.msg import PoseStamped
 from node_bench import BEST_EFFORT, values_of
 from node_fakes import KeptChunks
@@ -145,11 +146,19 @@ def read_reports(folder):
     return reports
 
 
-def test_replay_gives_the_actions_of_the_live_node(tmp_path, start_node):
+@pytest.mark.parametrize(
+    ('method', 'limits'),
+    [
+        ('safe', {'pruning.refresh_threshold': 0.9}),
+        ('refresh', {'pruning.max_staleness': 0.2}),
+    ],
+)
+def test_replay_gives_the_actions_of_the_live_node(tmp_path, start_node, method, limits):
     values = {
         'policy': 'mini_metaworld',
+        'pruning.method': method,
         'inference_threads': 1,
-        'pruning.refresh_threshold': 0.9,
+        **limits,
         'observation_timeout_s': 10.0,
         'starvation_grace_s': 1.0,
     }
@@ -157,7 +166,7 @@ def test_replay_gives_the_actions_of_the_live_node(tmp_path, start_node):
     assert len(chunks) == SETS
 
     # Shorter than any real latency, so that every observation is used before the next one comes.
-    settings = ReplaySettings(values=values, methods=('safe',), latency=LatencyModel(0.002))
+    settings = ReplaySettings(values=values, methods=(method,), latency=LatencyModel(0.002))
     out = tmp_path / 'out'
     out.mkdir()
     result = replay_bag(BagTask(0, tmp_path / 'bag'), load_setup(settings), out, lambda *_: True)

@@ -215,3 +215,23 @@ def test_tick_is_missed_when_it_is_later_than_half_a_period():
 def test_clock_that_goes_back_counts_as_no_interval():
     assert timing([0.02, -5.0]).missed == 0
     assert timing([]).deviation_max_s is None
+
+
+def test_a_method_that_renews_tells_its_residual_beside_tau_the_age_and_the_size_of_its_context():
+    renewed = dataclasses.replace(
+        record(key_step=False),
+        residual=0.0712,
+        max_staleness=0.1,
+        ages={'front': np.array([[0.0, 12.0]], np.float32)},
+        context_bytes=317_000_000,
+    )
+
+    values = diagnostics.record_values(renewed)
+
+    assert (values['residual'], values['max_staleness']) == ('0.0712', '0.1000')
+    assert values['context_bytes'] == '317000000'
+    assert values['oldest_token_steps/front'] == '12'
+    assert not any('kept' in key or 'dropped' in key for key in values)
+    values = diagnostics.subtask_reset_values(renewed, episode=1, step=0)
+    assert (values['residual'], values['max_staleness']) == ('0.0712', '0.1000')
+    assert diagnostics.record_values(record())['residual'] == 'none'

@@ -60,6 +60,7 @@ def make_record(cameras):
     )
 
 
+RENEWED = {'method': 'refresh', 'similarity': None, 'max_staleness': 0.1, 'oldest': 7}
 STATES = {
     'pruned': (make_facts(), quarter_kept(), True),
     'key_step': (make_facts(key_step=True, reason='attention_shift'), np.ones((4, 4), bool), True),
@@ -68,6 +69,8 @@ STATES = {
         np.ones((4, 4), bool),
         True,
     ),
+    'renewed': (make_facts(**RENEWED, residual=0.07), quarter_kept(), True),
+    'all_renewed': (make_facts(**RENEWED, residual=None), np.ones((4, 4), bool), True),
     'none': (make_facts(method='none', similarity=None), np.ones((4, 4), bool), False),
     'random': (make_facts(method='random', similarity=None), quarter_kept(), False),
 }
@@ -258,3 +261,46 @@ def test_a_constant_score_is_drawn():
 
 def test_no_scores_have_no_range():
     assert score_range({}) is None
+
+
+def test_a_stale_token_is_the_darker_the_older_it_is_and_never_as_dark_as_a_dropped_one_at_once():
+    image = np.full((240, 240, 3), 200, np.uint8)
+    ages = np.zeros((4, 4), np.float32)
+    ages[2] = [1, 4, 10, 50]
+    overlay = render_overlay(
+        image, kept_mask=ages == 0, scores=None, facts=make_facts(**RENEWED), ages=ages
+    )
+    row = overlay[150, 30:240:60, 0].astype(int)
+    assert (overlay[30, 30] == 200).all()
+    assert 200 > row[0] > row[1] > row[2] == row[3] == round(200 * DIM)
+
+
+def test_the_strip_of_a_method_that_renews_speaks_of_renewed_tokens_their_age_and_the_residual():
+    facts = make_facts(**RENEWED, residual=0.07)
+    assert facts.tokens == 'renewed 49/196, all 61/245, oldest 7'
+    assert facts.test == 'residual 0.07 <= 0.10'
+    assert facts.gauge == (0.07, 0.1)
+    assert replace(facts, residual=0.2).test == 'residual 0.20 > 0.10'
+    off = replace(facts, max_staleness=0.0)
+    assert (off.test, off.gauge) == ('residual 0.07', None)
+    assert replace(facts, residual=None, oldest=0).test == 'nothing stored'
+
+
+def test_the_strip_of_a_method_that_drops_speaks_of_kept_tokens_and_kappa():
+    facts = make_facts()
+    assert facts.tokens == 'kept 49/196, all 61/245'
+    assert facts.test == 'kappa 0.71 >= 0.55'
+    assert replace(facts, similarity=None).test == 'no forecast'
+
+
+def test_a_record_with_ages_is_drawn_as_renewed():
+    record = make_record({'front': 0.0})
+    ages = np.where(quarter_kept(), 0, 3).astype(np.float32)
+    image = np.full((240, 240, 3), 200, np.uint8)
+
+    renewed, dropped = (
+        render_record(image, replace(record, ages=grids, scores={}), 'front', episode=1, step=1)
+        for grids in ({'front': ages}, {})
+    )
+
+    assert renewed[150, 150, 0] > dropped[150, 150, 0]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_vla_ros.errors import ParameterError
+from safe_vla_ros.runtime.parameter_combinations import without_effect
 from safe_vla_ros.runtime.parameter_file import read_parameter_file
 from safe_vla_ros.runtime.parameters import (
     PARAMETERS,
@@ -292,3 +293,21 @@ def test_table_has_one_row_per_parameter_with_text_in_every_cell():
     rows = markdown_table().splitlines()[2:]
     assert len(rows) == len(PARAMETERS)
     assert all(cell.strip() for row in rows for cell in row.strip('|').split(' | '))
+
+
+@pytest.mark.parametrize('method', ['refresh', 'vla_cache'])
+def test_a_layer_given_to_a_method_that_drops_nothing_is_said_to_have_no_effect(method):
+    sentence = f'pruning.layer = 2 has no effect: {method} drops no tokens from a layer on'
+
+    assert without_effect({'pruning.layer': 2}, method) == [sentence]
+    assert without_effect({}, method) == []
+    assert without_effect({'pruning.layer': 2}, 'safe') == []
+
+
+def test_saliency_layers_are_checked_against_the_decoder():
+    with pytest.raises(
+        ParameterError, match=r'pruning.saliency_layers = \[1, 1\]: layers must dif'
+    ):
+        check_values({'pruning.saliency_layers': [1, 1]})
+    with pytest.raises(ParameterError, match=r'pruning.saliency_layers = \[99\]: must be 0 to'):
+        resolve({'pruning.saliency_layers': [99]}, SPEC)

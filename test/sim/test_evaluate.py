@@ -12,6 +12,7 @@ def episode(task, seed, success, *, kept=50, full=1, method='safe'):
     return EpisodeSummary(
         task=task,
         seed=seed,
+        init_state=None,
         method=method,
         success=success,
         duration_s=2.0,

@@ -7,10 +7,11 @@ import time
 import numpy as np
 import pytest
 
-from safe_vla_ros.sim.arm import STEP_S, SimulatedArm
-from safe_vla_ros.sim.robot_loop import LoopSettings, RobotLoop
+from safe_vla_ros.sim.arm import STEP_S
+from safe_vla_ros.sim.robot_loop import LoopSettings, RobotLoop, _Handover
 
-FAST_M_S = 0.4
+FAST_M_S = 0.25
+STILL = np.zeros(3)
 
 
 class Listener:
@@ -30,20 +31,16 @@ class Listener:
         self.episodes.append(event)
 
 
-@pytest.fixture(scope='module')
-def arm():
-    return SimulatedArm('reach', seed=3)
-
-
 def simulated(arm, **settings):
     """Make a loop in simulated time, in which a test is the thread."""
-    arm.reset(3)
     listener = Listener()
-    return RobotLoop(
-        arm,
-        listener,
-        LoopSettings(publish_clock=True, **settings),
-    ), listener
+    loop = RobotLoop(listener, LoopSettings(publish_clock=True, **settings))
+    loop._next = _Handover(arm)
+    return loop, listener
+
+
+def begin(loop, arm, seed, init_state=None):
+    loop._next = _Handover(arm, (seed, init_state))
 
 
 def run(loop, duration_s, each_step=lambda: None):
@@ -72,31 +69,33 @@ def test_pictures_and_states_come_at_their_rates(arm):
     np.testing.assert_allclose(np.diff(listener.captures), 0.05, atol=STEP_S)
 
 
-def test_a_twist_moves_the_hand_at_its_speed_in_both_clocks(arm):
-    for factor in (1.0, 0.5):
-        arm = SimulatedArm('reach', seed=3, real_time_factor=factor)
-        now_s = [100.0]
-        settings = LoopSettings(real_time_factor=factor)
-        loop = RobotLoop(arm, Listener(), settings, wall_s=lambda now_s=now_s: now_s[0])
-        start_m = arm.ee_position
-        for _ in range(round(0.5 / settings.step_wall_s)):
-            loop.command_twist(np.array([0.0, 0.2, 0.0]))
-            now_s[0] += settings.step_wall_s
-            loop.advance()
-        # 0.5 s of the commands' clock at 0.2 m/s, less the lag of the hand behind its target
-        assert 0.06 < (arm.ee_position - start_m)[1] < 0.11
+def test_a_twist_moves_and_turns_the_hand(arm):
+    now_s = [100.0]
+    settings = LoopSettings()
+    loop = RobotLoop(Listener(), settings, wall_s=lambda: now_s[0])
+    loop._next = _Handover(arm)
+    loop.advance()
+    start_m, start = arm.ee_position, arm.ee_quaternion_xyzw
+    for _ in range(round(0.5 / STEP_S)):
+        loop.command_twist(np.array([0.0, 0.2, 0.0]), np.array([0.0, 0.0, 0.5]))
+        now_s[0] += STEP_S
+        loop.advance()
+    # 0.5 s at 0.2 m/s and 0.5 rad/s, less the lag of the hand behind its set-point
+    assert 0.05 < (arm.ee_position - start_m)[1] < 0.1
+    assert np.cos(0.125) < abs(start @ arm.ee_quaternion_xyzw) < np.cos(0.05)
 
 
 def drive_and_stop(loop, arm, stop):
-    run(loop, 0.4, lambda: loop.command_twist(np.array([0.0, FAST_M_S, 0.0])))
+    run(loop, 0.6, lambda: loop.command_twist(np.array([0.0, FAST_M_S, 0.0]), STILL))
     last_command_m = arm.ee_position
-    run(loop, 1.0, stop)
+    run(loop, 2.0, stop)
     return float(np.linalg.norm(arm.ee_position - last_command_m))
 
 
 def test_the_stopping_distance_is_small_with_zeros_and_bounded_with_silence(arm, record_property):
     loop, _ = simulated(arm)
-    after_zeros_m = drive_and_stop(loop, arm, lambda: loop.command_twist(np.zeros(3)))
+    after_zeros_m = drive_and_stop(loop, arm, lambda: loop.command_twist(STILL, STILL))
+    arm.reset(0, init_state=0)
     loop, _ = simulated(arm)
     after_silence_m = drive_and_stop(loop, arm, lambda: None)
     record_property('stopping_distance_after_zeros_m', after_zeros_m)
@@ -106,22 +105,46 @@ def test_the_stopping_distance_is_small_with_zeros_and_bounded_with_silence(arm,
     assert after_zeros_m < after_silence_m < FAST_M_S * (0.1 + STEP_S) + 0.03
 
 
-def test_an_episode_starts_anew_and_ends_at_its_time_limit(arm):
+def test_time_goes_on_without_an_arm(arm):
+    loop, listener = simulated(arm)
+    run(loop, 0.2)
+    loop._next = _Handover(None)
+    run(loop, STEP_S)
+    moved, states = len(listener.clock), len(listener.states)
+    where = arm.joint_positions
+    run(loop, 0.2, lambda: loop.command_twist(np.array([0.0, 0.2, 0.0]), STILL))
+    assert len(listener.clock) > moved
+    assert len(listener.states) == states
+    np.testing.assert_array_equal(arm.joint_positions, where)
+    loop._next = _Handover(arm)
+    run(loop, 0.2)
+    assert len(listener.states) > states
+
+
+def test_an_episode_begins_and_ends_at_its_time_limit(arm):
     loop, listener = simulated(arm, episode_duration_s=0.5)
-    loop._next = (arm, 7)
+    begin(loop, arm, 7, 3)
     run(loop, 1.0)
     assert [event.kind for event in listener.episodes] == ['started', 'timeout']
-    assert listener.episodes[1].elapsed_s == pytest.approx(0.5, abs=STEP_S)
-    assert {(event.task, event.seed, event.episode) for event in listener.episodes} == {
-        ('reach', 7, 1)
-    }
+    assert listener.episodes[1].elapsed_s == pytest.approx(0.5, abs=1e-9)
+    for event in listener.episodes:
+        assert (event.task, event.seed, event.init_state) == ('libero_spatial/0', 7, 3)
+        assert event.episode == 1
+
+
+def test_without_a_limit_of_its_own_an_episode_has_the_benchmarks(arm):
+    loop, listener = simulated(arm)
+    begin(loop, arm, 7)
+    run(loop, arm.task.max_duration_s + 0.1)
+    assert listener.episodes[-1].kind == 'timeout'
+    assert listener.episodes[-1].elapsed_s == pytest.approx(arm.task.max_duration_s)
 
 
 def test_success_ends_an_episode_once_and_a_new_one_aborts_a_running_one(arm):
     loop, listener = simulated(arm)
-    loop._next = (arm, 7)
+    begin(loop, arm, 7)
     run(loop, 0.1)
-    loop._next = (arm, 8)
+    begin(loop, arm, 8)
     run(loop, 0.1)
     arm.success = True
     run(loop, 0.1)
@@ -129,18 +152,13 @@ def test_success_ends_an_episode_once_and_a_new_one_aborts_a_running_one(arm):
     assert kinds == [('started', 7), ('aborted', 7), ('started', 8), ('success', 8)]
 
 
-def test_the_same_seed_gives_the_same_scene(arm):
-    loop, _ = simulated(arm)
-    loop._next = (arm, 11)
-    run(loop, STEP_S)
-    first = arm.hidden_state()
-    loop._next = (arm, 12)
-    run(loop, STEP_S)
-    other = arm.hidden_state()
-    loop._next = (arm, 11)
-    run(loop, STEP_S)
-    np.testing.assert_allclose(arm.hidden_state(), first, atol=1e-9)
-    assert np.abs(other - first).max() > 1e-3
+def test_taking_the_arm_away_aborts_the_episode(arm):
+    loop, listener = simulated(arm)
+    begin(loop, arm, 7)
+    run(loop, 0.1)
+    loop._next = _Handover(None)
+    run(loop, 0.1)
+    assert [event.kind for event in listener.episodes] == ['started', 'aborted']
 
 
 def test_an_error_in_physics_ends_the_thread_and_is_kept(arm):
@@ -149,8 +167,9 @@ def test_an_error_in_physics_ends_the_thread_and_is_kept(arm):
             msg = 'no camera'
             raise RuntimeError(msg)
 
-    loop = RobotLoop(arm, Broken(), LoopSettings())
+    loop = RobotLoop(Broken(), LoopSettings())
     loop.start()
+    loop.take(arm)
     deadline_s = time.monotonic() + 5.0
     while loop.error is None and time.monotonic() < deadline_s:
         time.sleep(0.005)

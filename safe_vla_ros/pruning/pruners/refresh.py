@@ -17,6 +17,9 @@ S_i its saliency in the last step (mean over layers, heads and query rows):
 An attention output is wrong by the sum of a_i |dV_i| over the stale tokens, to first order; the
 score estimates the summands and r the sum.
 
+With ``forecast_moved`` a token whose content stood elsewhere in its camera takes over the stored
+keys (turned to its position), values, age and saliency of that place first.
+
 Cost of a pass: L (4 n d^2 + 2 n S d + 3 n d m) for n = M + T rows and S = N + T keys. Memory:
 2 L S d numbers of keys and values (fewer with grouped-query attention), N d of tokens and 2 N.
 """
@@ -25,6 +28,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -34,6 +38,7 @@ from safe_vla_ros.layer_plan import rows_at, saliency_layers
 from safe_vla_ros.pruning import host
 from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState
+from safe_vla_ros.pruning.forecast import match_tokens, unit_tokens
 from safe_vla_ros.pruning.pass_plan import PassPlan, Selection, Tap
 from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, StepInput, StepReport
 from safe_vla_ros.pruning.selection import kept_count, top_tokens
@@ -84,11 +89,18 @@ class _RefreshStep(BasicStep):
         self._scores: Tensor | None = None
         self._residual: float | None = None
         self._saliency: list[Tensor] = []
+        self._moved: Tensor | None = None
         reference = episode.reference
         if self._reason is None and isinstance(reference, RefreshReference):
+            if settings.forecast_moved:
+                reference = self._move(reference)
             self._choose(reference)
             self._reference = reference
             _, self.context = episode.take()
+
+    def moved(self) -> Tensor:
+        assert self._moved is not None
+        return self._moved
 
     def observe(self, layer: int, answer: Tensor) -> None:  # noqa: ARG002
         self._saliency.append(answer)
@@ -125,6 +137,17 @@ class _RefreshStep(BasicStep):
             ages=now.ages,
         )
 
+    def _move(self, old: RefreshReference) -> RefreshReference:
+        """Let what has moved take its memory along."""
+        cameras = self._step.layout.tokens_per_camera
+        self._moved = source = moved_tokens(self._step.tokens, old.tokens, cameras)
+        return replace(
+            old,
+            tokens=old.tokens.index_select(0, source),
+            ages=old.ages.index_select(0, source),
+            saliency=old.saliency.index_select(0, source),
+        )
+
     def _choose(self, old: RefreshReference) -> None:
         """Score, select, and decide by the residual; the memory has not been touched yet."""
         settings, layout = self._step.settings, self._step.layout
@@ -151,7 +174,7 @@ class _RefreshStep(BasicStep):
             self._reason = 'attention_shift'
             return
         self._renewed = renewed
-        self.plan = replace(self.plan, selections={0: count})
+        self.plan = replace(self.plan, selections={0: count}, moves=self._moved is not None)
 
     def _shuffled(self, saliency: Tensor) -> Tensor:
         """Give every token the saliency of another, drawn anew in each step."""
@@ -172,6 +195,32 @@ def token_change(tokens: Tensor, stored: Tensor) -> Tensor:
     """
     distance: Tensor = torch.linalg.vector_norm(tokens.float() - stored.float(), dim=1)
     return distance
+
+
+def moved_tokens(tokens: Tensor, stored: Tensor, tokens_per_camera: tuple[int, ...]) -> Tensor:
+    """Find where in its camera the content of each token stood (safe_pruner, step 3).
+
+    Args:
+        tokens: Visual tokens now, [N, D].
+        stored: Those that the stored keys were computed from, [N, D].
+        tokens_per_camera: Visual tokens by camera, in order.
+
+    Returns:
+        Index of the most similar stored token of the same camera, int64 [N]; of the token itself
+        where that is no nearer than what is stored in its own place.
+    """
+    cameras = list(tokens_per_camera)
+    starts = accumulate(cameras[:-1], initial=0)
+    matches = [
+        match_tokens(unit_tokens(now), unit_tokens(before))[0] + start
+        for now, before, start in zip(
+            torch.split(tokens, cameras), torch.split(stored, cameras), starts, strict=True
+        )
+    ]
+    match = torch.cat(matches)
+    own = torch.arange(len(tokens), device=tokens.device)
+    nearer = token_change(tokens, stored.index_select(0, match)) < token_change(tokens, stored)
+    return torch.where(nearer, match, own)
 
 
 def relative_change(change: Tensor, tokens_per_camera: tuple[int, ...]) -> Tensor:

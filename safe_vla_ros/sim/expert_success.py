@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections import deque
 
-from safe_vla_ros.sim.libero_arm import STEP_S, SimulatedPanda
-from safe_vla_ros.sim.libero_expert import act, look
-from safe_vla_ros.sim.libero_scene import CONTROL_PERIOD_S
-from safe_vla_ros.sim.libero_tasks import SPATIAL, task_names
+from safe_vla_ros.sim.arm import STEP_S, SimulatedPanda
+from safe_vla_ros.sim.expert import act, look
+from safe_vla_ros.sim.scene import CONTROL_PERIOD_S
+from safe_vla_ros.sim.tasks import SPATIAL, task_names
 
 STEPS_PER_ACTION = round(CONTROL_PERIOD_S / STEP_S)
 
@@ -25,7 +25,7 @@ def run_expert(arm: SimulatedPanda, *, delay: int = 0) -> float | None:
     """
     on_their_way = deque([act(look(arm))] * delay)
     for step in range(round(arm.task.max_duration_s / STEP_S)):
-        now_s = step * arm.step_s
+        now_s = step * STEP_S
         if step % STEPS_PER_ACTION == 0:
             on_their_way.append(act(look(arm)))
             velocity, opening = on_their_way.popleft()
@@ -40,7 +40,7 @@ def run_expert(arm: SimulatedPanda, *, delay: int = 0) -> float | None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        prog='python -m safe_vla_ros.sim.libero_expert_success', description=__doc__
+        prog='python -m safe_vla_ros.sim.expert_success', description=__doc__
     )
     names = task_names(SPATIAL)
     parser.add_argument('--tasks', nargs='+', default=names, choices=names, metavar='TASK')

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safe_vla_ros.sim.libero_arm import STEP_S, SimulatedPanda
-from safe_vla_ros.sim.libero_rendering import CAMERA_SIZES_PX, Renderer
+from safe_vla_ros.sim.arm import STEP_S, SimulatedPanda
 from safe_vla_ros.sim.mesh_decimation import decimate
+from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX, Renderer
 
 if TYPE_CHECKING:
-    from safe_vla_ros.sim.libero_rendering import SceneSnapshot
+    from safe_vla_ros.sim.rendering import SceneSnapshot
     from safe_vla_ros.types import UInt8Array
 
 
@@ -69,7 +69,7 @@ def physics_s(arm: SimulatedPanda, seconds: float) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        prog='python -m safe_vla_ros.sim.libero_render_speed', description=__doc__
+        prog='python -m safe_vla_ros.sim.render_speed', description=__doc__
     )
     parser.add_argument('--task', default='libero_spatial/0')
     parser.add_argument('--repeats', type=int, default=30, help='pictures per camera and row')
