@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from safe_vla_ros.parameter_types import Change, parameter
+from safe_vla_ros.parameter_types import LARGEST_INT, Change, parameter
 
 Float64Array = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -328,6 +328,8 @@ class PruningRecord:
         ages: Steps since each token was computed by camera, float32 [rows, columns]; empty for a
             method that drops tokens.
         context_bytes: Size of the keys and values that outlive the step.
+        stage_macs: Multiply-accumulates by stage around the decoder (``vision``, ``projector``,
+            ``head``), as far as they are counted; pruning does not change them.
     """
 
     method: str
@@ -351,6 +353,7 @@ class PruningRecord:
     def renews(self) -> bool:
         """Whether tokens that were not computed stay visible as they were."""
         return bool(self.ages)
+    stage_macs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pruning_ratio(self) -> float:
@@ -476,6 +479,16 @@ class PolicySettings:
             'Number format of the policy. auto is bfloat16 on a GPU, otherwise what the policy '
             'stores.',
             choices=('auto', 'float32', 'bfloat16'),
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=parameter(
+            'seed',
+            'Seed of the noise that a diffusion or flow policy makes its actions from. Every '
+            'episode starts with it, so a replay repeats them. Other policies draw none.',
+            minimum=0,
+            maximum=LARGEST_INT,
         ),
     )
     cameras: tuple[str, ...] = field(

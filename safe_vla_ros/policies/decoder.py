@@ -17,6 +17,7 @@ from safe_vla_ros.policies.pass_rows import PassRows
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import (
     KeyValueContext,
+    Pruner,
     PrunerStep,
     SequenceLayout,
     StepInput,
@@ -277,6 +278,7 @@ def run_layers(
     stamp_s: float,
     use_cache: bool = False,
     patches: Callable[[], Tensor] | None = None,
+    pruner: Pruner | None = None,
 ) -> OpenPass:
     """Run one step up to ``OpenPass.finish``; see ``run_decoder``."""
     stopwatch = StageTimer(inputs_embeds.device)
@@ -284,7 +286,7 @@ def run_layers(
     step_input = StepInput(inputs_embeds[0], layout, layers, settings, stamp_s, patches)
     with stopwatch.stage('decode'):
         with stopwatch.stage('matching'):
-            step = make_pruner(settings.method).begin(step_input, episode)
+            step = (pruner or make_pruner(settings.method)).begin(step_input, episode)
         context = step.context
         if step.plan.context and context is None:
             context = make_context(decoder.config, layout.length, inputs_embeds)
@@ -306,6 +308,7 @@ def run_decoder(
     stamp_s: float,
     use_cache: bool = False,
     patches: Callable[[], Tensor] | None = None,
+    pruner: Pruner | None = None,
 ) -> DecoderOutput:
     """Run one step: embeddings in, hidden states of the rows that went on out.
 
@@ -322,6 +325,7 @@ def run_decoder(
         stamp_s: Time of the observation, seconds.
         use_cache: Also return keys and values for ``decode_token``.
         patches: For methods that compare images: the pixels under each visual token, [N, P].
+        pruner: Runs instead of the method that the settings name.
 
     Returns:
         Hidden states, what was kept, and what it cost.
@@ -339,6 +343,7 @@ def run_decoder(
         stamp_s=stamp_s,
         use_cache=use_cache,
         patches=patches,
+        pruner=pruner,
     ).finish()
 
 
