@@ -354,7 +354,6 @@ class PruningRecord:
     def renews(self) -> bool:
         """Whether tokens that were not computed stay visible as they were."""
         return bool(self.ages)
-    stage_macs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pruning_ratio(self) -> float:
