@@ -329,7 +329,7 @@ class PruningRecord:
             method that drops tokens.
         context_bytes: Size of the keys and values that outlive the step.
         stage_macs: Multiply-accumulates by stage around the decoder (``vision``, ``projector``,
-            ``head``), as far as they are counted; pruning does not change them.
+            ``head``), as far as they are counted; pruning changes only those of an expert.
     """
 
     method: str
@@ -348,12 +348,12 @@ class PruningRecord:
     max_staleness: float = 0.0
     ages: Mapping[str, Float32Array] = field(default_factory=dict)
     context_bytes: int = 0
+    stage_macs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def renews(self) -> bool:
         """Whether tokens that were not computed stay visible as they were."""
         return bool(self.ages)
-    stage_macs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pruning_ratio(self) -> float:
