@@ -329,7 +329,7 @@ class PruningRecord:
             method that drops tokens.
         context_bytes: Size of the keys and values that outlive the step.
         stage_macs: Multiply-accumulates by stage around the decoder (``vision``, ``projector``,
-            ``head``), as far as they are counted; pruning does not change them.
+            ``head``), as far as they are counted; pruning changes only those of an expert.
     """
 
     method: str

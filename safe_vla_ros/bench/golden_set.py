@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,14 +160,23 @@ def read_arrays(path: Path) -> Arrays:
 
 
 @contextmanager
-def unpacked_parts(path: Path) -> Iterator[Path]:
-    """Provide ``checkpoint/`` and ``tokenizer/`` of a set as plain directories, folders and all.
+def unpacked_parts(
+    path: Path, parts: Sequence[str] = ('checkpoint', 'tokenizer')
+) -> Iterator[Path]:
+    """Provide folders of a set as plain directories, with their own folders and all.
+
+    Args:
+        path: The set's directory.
+        parts: Names of the folders.
+
+    Yields:
+        A directory with the folders, for as long as the context lasts.
 
     Raises:
         GoldenSetError: One is missing, or a compressed file is broken.
     """
     with TemporaryDirectory(prefix='golden_') as name:
-        for part in ('checkpoint', 'tokenizer'):
+        for part in parts:
             if not (path / part).is_dir():
                 msg = f'{path / part} is missing'
                 raise GoldenSetError(msg)

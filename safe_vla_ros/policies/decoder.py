@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -124,6 +124,21 @@ class DecoderOutput:
         return self.hidden[:, self.layout.place(positions, self.hidden.shape[1])]
 
 
+@dataclass(frozen=True)
+class LateTap:
+    """What rows that another module runs are still to be asked at one layer.
+
+    Attributes:
+        tap: What the method wants to know.
+        columns: Where the visual tokens stand among the layer's stored keys.
+        spread: Gives every visual token its place: from [V] of the columns to [N].
+    """
+
+    tap: Tap
+    columns: slice
+    spread: Callable[[Tensor], Tensor]
+
+
 class OpenPass:
     """A pass whose layers have run; ``finish`` makes it count.
 
@@ -133,7 +148,9 @@ class OpenPass:
     Attributes:
         rows: The rows in the stream; their hidden states are those after the final norm.
         cache: Keys and values by layer when asked for.
+        biases: What is added to the scores of each layer's keys, float32 [S'] or None, by layer.
         late_taps: What is still to be read, by layer; empty when the decoder has all rows.
+        stopwatch: Time of the stages.
     """
 
     def __init__(
@@ -145,10 +162,11 @@ class OpenPass:
         context: KeyValueContext | None,
     ) -> None:
         self.cache: DynamicCache | None = None
-        self.late_taps: dict[int, Tap] = {}
+        self.biases: list[Tensor | None] = []
+        self.late_taps: dict[int, LateTap] = {}
+        self.stopwatch = stopwatch
         self._step = step
         self._input = step_input
-        self._stopwatch = stopwatch
         self._context = context
         self._answers: dict[int, Tensor] = {}
         self._executed: list[tuple[int, int]] = []
@@ -164,7 +182,7 @@ class OpenPass:
 
     def run(self, decoder: Any, cache: DynamicCache | None) -> None:
         """Run every layer and the final norm."""
-        step, rows, stopwatch = self._step, self.rows, self._stopwatch
+        step, rows, stopwatch = self._step, self.rows, self.stopwatch
         plan = step.plan
         if plan.moves and self._context is not None:
             with stopwatch.stage('context'):
@@ -186,6 +204,7 @@ class OpenPass:
                 context_write=self._write(),
             )
             self._executed.append((rows.count, rows.keys))
+            self.biases.append(rows.bias)
             if tap is not None:
                 with stopwatch.stage('selection'):
                     answer = _answer(tap)
@@ -202,18 +221,21 @@ class OpenPass:
         self._step.observe(layer, answer)
 
     @torch.inference_mode()
-    def finish(self) -> DecoderOutput:
+    def finish(self, made_of_it: Mapping[str, Tensor] | None = None) -> DecoderOutput:
         """Let the pruner update the episode; nothing has changed in it before.
+
+        Args:
+            made_of_it: What another module has made of the pass, by name; must be finite, too.
 
         Raises:
             NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
         """
-        rows, layout, config = self.rows, self._input.layout, self._config
-        with self._stopwatch.stage('decode'):
-            self._check_finite()
-            with self._stopwatch.stage('selection'):
+        rows, layout = self.rows, self._input.layout
+        with self.stopwatch.stage('decode'):
+            self._check_finite(made_of_it or {})
+            with self.stopwatch.stage('selection'):
                 report = self._step.finish(self._context)
-        cost = {'width': config.hidden_size, 'mlp_width': config.intermediate_size}
+        cost = layer_widths(self._config)
         whole = [(layout.length, layout.length)] * len(self._executed)
         kept = rows.kept
         return DecoderOutput(
@@ -226,7 +248,7 @@ class OpenPass:
             macs=pass_macs(self._executed, **cost),
             macs_full=pass_macs(whole, **cost),
             cache=self.cache,
-            stopwatch=self._stopwatch,
+            stopwatch=self.stopwatch,
             context_bytes=0 if self._context is None else self._context.nbytes,
         )
 
@@ -240,21 +262,21 @@ class OpenPass:
     def _tap(self, tap: Tap, index: int) -> SaliencyTap | None:
         asked = self.rows.query_rows(tap.rows)
         if asked is None:
-            self.late_taps[index] = tap
+            self.late_taps[index] = LateTap(tap, self.rows.columns, self.rows.spreader())
             return None
-        return SaliencyTap(asked, self.rows.columns, self._stopwatch, tap.read)
+        return SaliencyTap(asked, self.rows.columns, self.stopwatch, tap.read)
 
     def _write(self) -> ContextWrite | None:
         if self._context is None:
             return None
         whole = self.rows.kept is None
         positions = None if whole else self.rows.positions
-        return ContextWrite(self._context, positions, self._stopwatch)
+        return ContextWrite(self._context, positions, self.stopwatch)
 
-    def _check_finite(self) -> None:
+    def _check_finite(self, more: Mapping[str, Tensor]) -> None:
         """Name the first place that is not finite; one look at the device when all is well."""
         places = [(f'attention of decoder layer {i}', v) for i, v in self._answers.items()]
-        places.append(('hidden states after the final norm', self.rows.hidden))
+        places += [('hidden states after the final norm', self.rows.hidden), *more.items()]
         finite = torch.stack([torch.isfinite(values).all() for _, values in places])
         if host.read_number(finite.all()):
             return
@@ -290,6 +312,8 @@ def run_layers(
         context = step.context
         if step.plan.context and context is None:
             context = make_context(decoder.config, layout.length, inputs_embeds)
+        elif context is not None:
+            context = context.fitted(layout.length, layout.visual)
         run = OpenPass(decoder, step, step_input, stopwatch, context)
         run.cache = DynamicCache() if use_cache else None
         run.run(decoder, run.cache if context is None else None)
@@ -347,6 +371,24 @@ def run_decoder(
     ).finish()
 
 
+def layer_widths(config: Any) -> dict[str, int]:
+    """Return what ``pruning.layer_macs`` must know of a decoder with this configuration."""
+    head = head_width(config)
+    return {
+        'width': config.hidden_size,
+        'mlp_width': config.intermediate_size,
+        'query_width': config.num_attention_heads * head,
+        'key_width': config.num_key_value_heads * head,
+    }
+
+
+def head_width(config: Any) -> int:
+    """Return the width of one attention head."""
+    return int(
+        getattr(config, 'head_dim', None) or config.hidden_size // config.num_attention_heads
+    )
+
+
 def make_context(config: Any, length: int, like: Tensor) -> KeyValueContext:
     """Make room for the keys and values of ``length`` rows of a decoder with this configuration.
 
@@ -355,12 +397,11 @@ def make_context(config: Any, length: int, like: Tensor) -> KeyValueContext:
         length: S.
         like: A tensor of the dtype and on the device that the decoder computes with.
     """
-    heads = config.num_attention_heads
     return KeyValueContext.allocate(
         layers=config.num_hidden_layers,
         heads=config.num_key_value_heads,
         length=length,
-        width=getattr(config, 'head_dim', None) or config.hidden_size // heads,
+        width=head_width(config),
         dtype=like.dtype,
         device=like.device,
     )

@@ -33,7 +33,7 @@ class ImagePreparation:
     """How one camera image becomes the square image that the model sees.
 
     Attributes:
-        size: Side of the prepared image, pixels.
+        size: Side of the prepared image, pixels; None leaves the image's own sides.
         rotate_180: Rotate by 180 degrees first.
         mirror: Mirror left to right first (LIBERO turned pictures stored bottom row first).
         jpeg_roundtrip: Encode and decode as JPEG, as RLDS training data was.
@@ -41,7 +41,7 @@ class ImagePreparation:
         resize: Brings an image to a height and a width; None is ``resize_lanczos3``.
     """
 
-    size: int
+    size: int | None
     rotate_180: bool = False
     mirror: bool = False
     jpeg_roundtrip: bool = False
@@ -52,7 +52,7 @@ class ImagePreparation:
     def of(
         cls,
         settings: PolicySettings,
-        size: int,
+        size: int | None,
         resize: Callable[[UInt8Array, int, int], UInt8Array] | None = None,
     ) -> ImagePreparation:
         """Return the preparation that the settings ask for."""
@@ -72,7 +72,7 @@ class ImagePreparation:
             image: RGB, uint8 [H, W, 3], any size.
 
         Returns:
-            RGB, uint8 [size, size, 3].
+            RGB, uint8 [size, size, 3], or [H, W, 3] without a size.
 
         Raises:
             ImageError: The array is not a non-empty uint8 image with three channels.
@@ -89,7 +89,7 @@ class ImagePreparation:
             image = image[:, ::-1]
         if self.jpeg_roundtrip:
             image = jpeg_roundtrip(image)
-        if image.shape[:2] != (self.size, self.size):
+        if self.size is not None and image.shape[:2] != (self.size, self.size):
             image = (self.resize or resize_lanczos3)(image, self.size, self.size)
         if self.center_crop:
             image = center_crop(image)

@@ -47,7 +47,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
 }
 _SEQUENCES = {'cameras', 'proprio_layout', 'gripper_joint_names'}
-_OTHER_GROUPS = ('pruning', 'training', 'openvla', 'cogact')
+_OTHER_GROUPS = ('pruning', 'training', 'openvla', 'cogact', 'pi')
 
 
 def find_policy(reference: str) -> Path:

@@ -224,7 +224,7 @@ def test_a_tokenizer_may_lie_elsewhere_and_its_absence_is_named(directory: Path)
         ({'future_action_window_size': 7}, 'future_action_window_size is 7; the weights'),
         ({'past_action_window_size': 2}, 'past_action_window_size is 2'),
         ({'action_dim': 14}, 'action_dim is 14'),
-        ({'vla': None}, 'CogACT is known by its key vla'),
+        ({'vla': None}, 'CogACT by vla'),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_named(
