@@ -183,18 +183,16 @@ class OpenVlaSpeedModel:
     @torch.inference_mode()
     def outside_macs(self, images: Sequence[UInt8Array]) -> int:
         """Count vision towers, projector and head."""
-        pixels = self._pixels(images)
-        width = self._network.decoder.config.hidden_size
-        states = torch.zeros(
-            CHUNK_SIZE * ACTION_DIM, width, device=pixels.device, dtype=self._network.dtype
-        )
-
-        def outside() -> None:
-            self._network.encode(pixels)
-            if isinstance(self._model, OftModel) and self._model.head is not None:
-                self._model.head(states)
-
-        return _count_macs(outside)
+        network = self._network
+        macs = sum(network.encode_macs(len(images)).values())
+        head = self._model.head if isinstance(self._model, OftModel) else None
+        if head is not None:
+            width = network.decoder.config.hidden_size
+            states = torch.zeros(
+                CHUNK_SIZE * ACTION_DIM, width, device=network.device, dtype=network.dtype
+            )
+            macs += _count_macs(lambda: head(states))
+        return macs
 
     def _pixels(self, images: Sequence[UInt8Array]) -> torch.Tensor:
         prepared = np.stack([self._prepare(image) for image in images])

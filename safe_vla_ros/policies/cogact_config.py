@@ -330,6 +330,8 @@ def _read_head(checkpoint: Checkpoint, options: CogActOptions, condition_width: 
         action_dim=length('x_embedder.linear.weight', 1),
     )
     check_integer(sizes.chunk_size, 1, LARGEST_CHUNK, f'{checkpoint.weights_file}: chunk size')
+    for name, size in vars(sizes).items():
+        check_integer(size, 1, _LARGEST_SIZE, f'{checkpoint.weights_file}: {name} of action_model')
     for got, wanted, what in (
         (sizes.action_dim, ACTION_DIM, 'numbers per action'),
         (sizes.condition_width, condition_width, 'inputs of z_embedder for such a decoder'),

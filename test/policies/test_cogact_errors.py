@@ -119,6 +119,13 @@ def test_a_surplus_tensor_is_named(tmp_path: Path, group: str, key: str) -> None
         ('llm_backbone', LLM, (64, 32), 'has shape [64, 32], expected [64, 64]'),
         ('llm_backbone', 'llm.model.embed_tokens.weight', (0, 64), 'is empty'),
         ('action_model', 'net.blocks.1.mlp.fc1.weight', (1, 1), 'has shape [1, 1]'),
+        ('action_model', 'net.blocks.0.mlp.fc1.weight', (2**40, 0), 'mlp_width of action_model is'),
+        (
+            'llm_backbone',
+            'llm.model.layers.0.mlp.gate_proj.weight',
+            (2**40, 0),
+            'intermediate_size',
+        ),
         ('action_model', 'net.positional_embedding', (1, 48), 'chunk size is 0, allowed'),
         ('action_model', 'net.x_embedder.linear.weight', (48, 8), 'has 8 numbers per action'),
         ('action_model', 'net.z_embedder.linear.weight', (48, 63), 'has 63 inputs'),
