@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from safe_vla_ros.parameter_types import Change, parameter
+from safe_vla_ros.parameter_types import LARGEST_INT, Change, parameter
 
 Float64Array = NDArray[np.float64]
 Float32Array = NDArray[np.float32]
@@ -361,6 +361,8 @@ class PruningRecord:
         ages: Steps since each token was computed by camera, float32 [rows, columns]; empty for a
             method that drops tokens.
         context_bytes: Size of the keys and values that outlive the step.
+        stage_macs: Multiply-accumulates by stage around the decoder (``vision``, ``projector``,
+            ``head``), as far as they are counted; pruning changes only those of an expert.
     """
 
     method: str
@@ -379,6 +381,7 @@ class PruningRecord:
     max_staleness: float = 0.0
     ages: Mapping[str, Float32Array] = field(default_factory=dict)
     context_bytes: int = 0
+    stage_macs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def renews(self) -> bool:
@@ -427,7 +430,7 @@ class PolicySpec:
 
     Attributes:
         name: Directory or bundled name, for messages.
-        kind: Name in the policy registry (``mini``, ``openvla_oft``, ``openvla``).
+        kind: Name in the policy registry (``mini``, ``openvla_oft``, ``openvla``, ``cogact``).
         cameras: Default camera names in the model's order.
         num_cameras: How many images the model takes; None when any number works.
         chunk_size: T, actions per chunk.
@@ -509,6 +512,16 @@ class PolicySettings:
             'Number format of the policy. auto is bfloat16 on a GPU, otherwise what the policy '
             'stores.',
             choices=('auto', 'float32', 'bfloat16'),
+        ),
+    )
+    seed: int = field(
+        default=0,
+        metadata=parameter(
+            'seed',
+            'Seed of the noise that a diffusion or flow policy makes its actions from. Every '
+            'episode starts with it, so a replay repeats them. Other policies draw none.',
+            minimum=0,
+            maximum=LARGEST_INT,
         ),
     )
     cameras: tuple[str, ...] = field(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ class GoldenSet:
     def expected(self, name: str) -> Arrays:
         """Return the arrays of one ``.npz`` file; empty where the set has none."""
         path = self.path / name
-        return _read_arrays(path) if path.exists() else {}
+        return read_arrays(path) if path.exists() else {}
 
     def pruning(self) -> PruningSettings:
         """Return the set's pruning settings: the published formula, r as given."""
@@ -107,21 +107,37 @@ class GoldenSet:
         )
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """Read a set's meta.json.
+
+    Raises:
+        GoldenSetError: It is missing, or not an object.
+    """
+    try:
+        meta = json.loads((path / 'meta.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        msg = f'{path} is not a golden set: meta.json is needed ({error})'
+        raise GoldenSetError(msg) from error
+    if not isinstance(meta, dict):
+        msg = f'{path / "meta.json"} must hold an object'
+        raise GoldenSetError(msg)
+    return meta
+
+
 def read_set(path: Path) -> GoldenSet:
     """Read a set's settings and inputs.
 
     Raises:
         GoldenSetError: A file or a setting is missing or unreadable.
     """
-    try:
-        meta = json.loads((path / 'meta.json').read_text(encoding='utf-8'))
-        settings = meta['settings']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f'{path} is not a golden set: meta.json with "settings" is needed ({error})'
-        raise GoldenSetError(msg) from error
+    meta = read_meta(path)
+    settings = meta.get('settings')
+    if not isinstance(settings, dict):
+        msg = f'{path} is not a golden set: meta.json with "settings" is needed'
+        raise GoldenSetError(msg)
     needed = 'K r lambda gamma attn_slice avg_layers unnorm_key num_actions_chunk normalization'
     missing = [key for key in needed.split() if key not in settings]
-    inputs = _read_arrays(path / 'inputs.npz')
+    inputs = read_arrays(path / 'inputs.npz')
     missing += [key for key in ('pixel_values', 'input_ids') if key not in inputs]
     if missing:
         msg = f'{path} lacks {", ".join(missing)} in meta.json or inputs.npz'
@@ -129,13 +145,47 @@ def read_set(path: Path) -> GoldenSet:
     return GoldenSet(path, settings, meta, inputs)
 
 
-def _read_arrays(path: Path) -> Arrays:
+def read_arrays(path: Path) -> Arrays:
+    """Read every array of an ``.npz`` file.
+
+    Raises:
+        GoldenSetError: It is missing or unreadable.
+    """
     try:
         with np.load(path, allow_pickle=False) as content:
             return dict(content)
     except (OSError, ValueError) as error:
         msg = f'{path} cannot be read: {error}'
         raise GoldenSetError(msg) from error
+
+
+@contextmanager
+def unpacked_parts(
+    path: Path, parts: Sequence[str] = ('checkpoint', 'tokenizer')
+) -> Iterator[Path]:
+    """Provide folders of a set as plain directories, with their own folders and all.
+
+    Args:
+        path: The set's directory.
+        parts: Names of the folders.
+
+    Yields:
+        A directory with the folders, for as long as the context lasts.
+
+    Raises:
+        GoldenSetError: One is missing, or a compressed file is broken.
+    """
+    with TemporaryDirectory(prefix='golden_') as name:
+        for part in parts:
+            if not (path / part).is_dir():
+                msg = f'{path / part} is missing'
+                raise GoldenSetError(msg)
+            for file in sorted((path / part).rglob('*')):
+                if file.is_file():
+                    target = Path(name) / file.relative_to(path).parent
+                    target.mkdir(parents=True, exist_ok=True)
+                    _copy_plain(file, target)
+        yield Path(name)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import torch
 from safe_vla_ros.bench.load import measure_in_own_process
 from safe_vla_ros.bench.machine import PeakMemory, describe_machine
 from safe_vla_ros.bench.random_checkpoint import write_checkpoint
+from safe_vla_ros.bench.speed_cogact import CogActSpeedModel, cogact_base_sizes
 from safe_vla_ros.bench.speed_models import (
     SHAPES,
     MiniSpeedModel,
@@ -55,6 +56,7 @@ examples:
   python -m safe_vla_ros.bench.speed --shape openvla-oft-7b --steps 12 --json speed.json
   python -m safe_vla_ros.bench.speed --method refresh safe --steps 20 --json speed.json
   python -m safe_vla_ros.bench.speed --shape openvla-7b --device cuda --steps 48
+  python -m safe_vla_ros.bench.speed --shape cogact-base --device cuda --steps 48
   python -m safe_vla_ros.bench.speed --shape mini --steps 120"""
 
 
@@ -220,6 +222,14 @@ def _build(options: argparse.Namespace) -> SpeedModel:
         config = model_config(read_config(path), path / 'config.json')
         config = replace(config, num_hidden_layers=options.layers)
         return MiniSpeedModel(config, device=options.device, dtype=dtype, seed=options.seed)
+    if options.shape == 'cogact-base':
+        return CogActSpeedModel(
+            cogact_base_sizes(options.layers),
+            prompt_tokens=options.prompt_tokens,
+            device=options.device,
+            dtype=dtype,
+            seed=options.seed,
+        )
     return OpenVlaSpeedModel(
         openvla_sizes(options.layers),
         parallel=options.shape == 'openvla-oft-7b',
@@ -274,7 +284,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--kernels',
         choices=('plain', 'packed'),
         help='matrix kernels of both arms (default: as the policies load: packed weights for '
-        'OpenVLA in bfloat16 on a CPU, otherwise plain)',
+        'OpenVLA and CogACT in bfloat16 on a CPU, otherwise plain)',
     )
     add('--seed', type=int, default=0)
     add('--json', type=Path, metavar='FILE', help='also write everything to this JSON file')

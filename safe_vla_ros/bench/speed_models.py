@@ -28,7 +28,7 @@ from safe_vla_ros.pruning import EpisodeState
 from safe_vla_ros.pruning.flops import pass_macs
 from safe_vla_ros.types import PruningSettings, UInt8Array
 
-SHAPES = ('openvla-oft-7b', 'openvla-7b', 'mini')
+SHAPES = ('openvla-oft-7b', 'openvla-7b', 'cogact-base', 'mini')
 CHUNK_SIZE, ACTION_DIM, PROPRIO_DIM, HEAD_BLOCKS = 8, 7, 8, 2
 
 
@@ -55,7 +55,7 @@ class SpeedModel(Protocol):
 
     @property
     def module(self) -> torch.nn.Module:
-        """Everything that has weights."""
+        """Whose linear layers the kernels are chosen for."""
         ...
 
     def run(
@@ -183,18 +183,16 @@ class OpenVlaSpeedModel:
     @torch.inference_mode()
     def outside_macs(self, images: Sequence[UInt8Array]) -> int:
         """Count vision towers, projector and head."""
-        pixels = self._pixels(images)
-        width = self._network.decoder.config.hidden_size
-        states = torch.zeros(
-            CHUNK_SIZE * ACTION_DIM, width, device=pixels.device, dtype=self._network.dtype
-        )
-
-        def outside() -> None:
-            self._network.encode(pixels)
-            if isinstance(self._model, OftModel) and self._model.head is not None:
-                self._model.head(states)
-
-        return _count_macs(outside)
+        network = self._network
+        macs = sum(network.encode_macs(len(images)).values())
+        head = self._model.head if isinstance(self._model, OftModel) else None
+        if head is not None:
+            width = network.decoder.config.hidden_size
+            states = torch.zeros(
+                CHUNK_SIZE * ACTION_DIM, width, device=network.device, dtype=network.dtype
+            )
+            macs += _count_macs(lambda: head(states))
+        return macs
 
     def _pixels(self, images: Sequence[UInt8Array]) -> torch.Tensor:
         prepared = np.stack([self._prepare(image) for image in images])

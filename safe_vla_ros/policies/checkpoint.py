@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from safe_vla_ros.bounded_files import opened
 from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.policies.checkpoint_tensors import StoredTensor, read_header
+from safe_vla_ros.policies.pt_file import check_archive, check_tensor, load_pickle
 from safe_vla_ros.policies.spec import read_json
 
 SINGLE_FILE = 'model.safetensors'
 INDEX_FILE = 'model.safetensors.index.json'
 STATISTICS_FILE = 'dataset_statistics.json'
-_LARGEST_PICKLE = 2**20
-"""Bytes of a component's table of tensors; a head has two dozen."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +28,14 @@ class Checkpoint:
         config: Content of ``config.json``.
         tensors: Every stored tensor by its key.
         weights_file: The file that lists the keys, for messages.
+        stored_name: From a key to what the file calls it, for messages.
     """
 
     path: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
     weights_file: Path
+    stored_name: Callable[[str], str] = str
 
     def tensor(self, key: str) -> StoredTensor:
         """Return where the tensor ``key`` lies.
@@ -49,7 +46,7 @@ class Checkpoint:
         try:
             return self.tensors[key]
         except KeyError:
-            msg = f'{self.weights_file} has no tensor {key}'
+            msg = f'{self.weights_file} has no tensor {self.stored_name(key)}'
             raise CheckpointError(msg) from None
 
     def setting(self, key: str) -> Any:
@@ -72,7 +69,8 @@ class Checkpoint:
         """
         shape = self.tensor(key).shape
         if len(shape) <= axis or not shape[axis]:
-            msg = f'{self.tensors[key].path}: {key} has shape {list(shape)}; axis {axis} is empty'
+            stored = self.tensors[key]
+            msg = f'{stored.path}: {stored.key} has shape {list(shape)}; axis {axis} is empty'
             raise CheckpointError(msg)
         return shape[axis]
 
@@ -187,56 +185,18 @@ def load_component(path: Path, *, shapes_only: bool = False) -> dict[str, torch.
         CheckpointError: Not a file of tensors, truncated, a pickle that holds anything else, or
             tensors that are larger than the file.
     """
-    size = _check_archive(path)
-    device = 'meta' if shapes_only else 'cpu'
-    try:
-        # Mapped, a storage takes no memory that its file does not have.
-        content = torch.load(path, map_location=device, weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else 'broken pickle'
-        msg = f'{path} is refused: it is not a plain file of tensors ({reason})'
-        raise CheckpointError(msg) from error
-    except Exception as error:  # a broken pickle can raise anything
-        msg = f'{path} is truncated or not a file of tensors: {error}'
-        raise CheckpointError(msg) from error
+    size = check_archive(path)
+    content = load_pickle(path, device='meta' if shapes_only else 'cpu')
     if not isinstance(content, dict) or not content:
         msg = f'{path} must hold tensors by name, got {type(content).__name__}'
         raise CheckpointError(msg)
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            msg = f'{path}: {key!r} is {type(value).__name__}; allowed are tensors only'
-            raise CheckpointError(msg)
-        if value.layout is not torch.strided or value.is_quantized:
-            msg = f'{path}: {key!r} is {value.layout}; allowed are dense tensors only'
-            raise CheckpointError(msg)
+        check_tensor(path, key, value)
     if sum(value.numel() * value.element_size() for value in content.values()) > size:
         msg = f'{path} has {size} bytes, which its tensors exceed'
         raise CheckpointError(msg)
     # A copy, because the file may change or vanish under its map.
     return {key.removeprefix('module.'): value.clone() for key, value in content.items()}
-
-
-def _check_archive(path: Path) -> int:
-    """Return the size of a ``.pt`` file whose parts are not larger than it says."""
-    with opened(path, CheckpointError) as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            with zipfile.ZipFile(file) as archive:
-                entries = archive.infolist()
-        except Exception as error:  # zipfile raises what a broken directory makes of it
-            msg = f'{path} is refused: it is truncated or not a file of torch.save ({error})'
-            raise CheckpointError(msg) from error
-    packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
-    if packed:
-        msg = f'{path} is refused: {packed[0]} is compressed, which torch.save never does'
-        raise CheckpointError(msg)
-    names = [entry for entry in entries if entry.filename.endswith('.pkl')]
-    if sum(entry.file_size for entry in entries) > size or any(
-        entry.file_size > _LARGEST_PICKLE for entry in names
-    ):
-        msg = f'{path} is refused: it has {size} bytes and declares more, or a table of too many'
-        raise CheckpointError(msg)
-    return size
 
 
 def fill_module(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -193,7 +193,7 @@ def load_parameters(
     sources: Mapping[str, StoredTensor],
     *,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | Callable[[str], torch.dtype],
     read: ReadBytes | None = None,
 ) -> None:
     """Fill a module built on the meta device, file by file in the order of the bytes.
@@ -202,7 +202,7 @@ def load_parameters(
         module: Its parameters on the meta device are replaced by loaded, frozen ones.
         sources: Where each parameter comes from, by its name in the module.
         device: Where the parameters end up.
-        dtype: What they are stored as; at most one tensor is held twice.
+        dtype: What they are stored as, or what says so by name; at most one tensor is held twice.
         read: Counts what has been read.
 
     Raises:
@@ -220,7 +220,8 @@ def load_parameters(
     for path in sorted(files):
         with opened(path, CheckpointError) as file:
             for name in files[path]:
-                tensor = read_tensor(sources[name], file).to(device=device, dtype=dtype)
+                target = dtype if isinstance(dtype, torch.dtype) else dtype(name)
+                tensor = read_tensor(sources[name], file).to(device=device, dtype=target)
                 set_parameter(module, name, tensor)
                 if read is not None:
                     read.add(sources[name].nbytes)

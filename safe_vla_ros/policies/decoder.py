@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import (
     KeyValueContext,
     PassPlan,
+    Pruner,
     PrunerStep,
     SequenceLayout,
     StepInput,
@@ -127,6 +128,21 @@ class DecoderOutput:
         return self.hidden[:, self.layout.place(positions, self.hidden.shape[1])]
 
 
+@dataclass(frozen=True)
+class LateTap:
+    """What rows that another module runs are still to be asked at one layer.
+
+    Attributes:
+        tap: What the method wants to know.
+        columns: Where the visual tokens stand among the layer's stored keys.
+        spread: Gives every visual token its place: from [V] of the columns to [N].
+    """
+
+    tap: Tap
+    columns: slice
+    spread: Callable[[Tensor], Tensor]
+
+
 class OpenPass:
     """A pass whose layers have run; ``finish`` makes it count.
 
@@ -136,7 +152,9 @@ class OpenPass:
     Attributes:
         rows: The rows in the stream; their hidden states are those after the final norm.
         cache: Keys and values by layer when asked for.
+        biases: What is added to the scores of each layer's keys, float32 [S'] or None, by layer.
         late_taps: What is still to be read, by layer; empty when the decoder has all rows.
+        stopwatch: Time of the stages.
     """
 
     def __init__(
@@ -148,15 +166,15 @@ class OpenPass:
         context: KeyValueContext | None,
     ) -> None:
         self.cache: DynamicCache | None = None
-        self.late_taps: dict[int, Tap] = {}
+        self.biases: list[Tensor | None] = []
+        self.late_taps: dict[int, LateTap] = {}
+        self.stopwatch = stopwatch
         self._step = step
         self._input = step_input
-        self._stopwatch = stopwatch
         self._context = context
         self._answers: dict[int, Tensor] = {}
         self._probed: list[tuple[int, int]] = []
         self._executed: list[tuple[int, int]] = []
-        self._key_bias: list[Tensor | None] = []
         self._config = decoder.config
         embeddings = step_input.embeddings[None]
         positions = torch.arange(step_input.layout.length, device=embeddings.device)
@@ -169,14 +187,14 @@ class OpenPass:
 
     def probe(self, decoder: Any) -> None:
         """Run every layer once more than the plan's own pass needs, for what it wants to know."""
-        before = OpenPass(decoder, self._step, self._input, self._stopwatch, None)
+        before = OpenPass(decoder, self._step, self._input, self.stopwatch, None)
         before.run(decoder, PassPlan(taps=self._step.plan.probe), None)
         self._probed = before._executed
         self._answers = before._answers
 
     def run(self, decoder: Any, plan: PassPlan, cache: DynamicCache | None) -> None:
         """Run every layer and the final norm."""
-        step, rows, stopwatch = self._step, self.rows, self._stopwatch
+        step, rows, stopwatch = self._step, self.rows, self.stopwatch
         if plan.moves and self._context is not None:
             with stopwatch.stage('context'):
                 self._move(decoder, self._context, step.moved())
@@ -197,7 +215,7 @@ class OpenPass:
                 context_write=self._write(),
             )
             self._executed.append((rows.count, rows.keys))
-            self._key_bias.append(rows.log_counts)
+            self.biases.append(rows.log_counts)
             if tap is not None:
                 with stopwatch.stage('selection'):
                     answer = _answer(tap)
@@ -214,18 +232,21 @@ class OpenPass:
         self._step.observe(layer, answer)
 
     @torch.inference_mode()
-    def finish(self) -> DecoderOutput:
+    def finish(self, made_of_it: Mapping[str, Tensor] | None = None) -> DecoderOutput:
         """Let the pruner update the episode; nothing has changed in it before.
+
+        Args:
+            made_of_it: What another module has made of the pass, by name; must be finite, too.
 
         Raises:
             NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
         """
-        rows, layout, config = self.rows, self._input.layout, self._config
-        with self._stopwatch.stage('decode'):
-            self._check_finite()
-            with self._stopwatch.stage('selection'):
+        rows, layout = self.rows, self._input.layout
+        with self.stopwatch.stage('decode'):
+            self._check_finite(made_of_it or {})
+            with self.stopwatch.stage('selection'):
                 report = self._step.finish(self._context)
-        cost = {'width': config.hidden_size, 'mlp_width': config.intermediate_size}
+        cost = layer_widths(self._config)
         whole = [(layout.length, layout.length)] * len(self._executed)
         kept = rows.kept
         return DecoderOutput(
@@ -238,9 +259,9 @@ class OpenPass:
             macs=pass_macs(self._probed + self._executed, **cost),
             macs_full=pass_macs(whole, **cost),
             cache=self.cache,
-            stopwatch=self._stopwatch,
+            stopwatch=self.stopwatch,
             context_bytes=0 if self._context is None else self._context.nbytes,
-            key_bias=tuple(self._key_bias),
+            key_bias=tuple(self.biases),
         )
 
     def _move(self, decoder: Any, context: KeyValueContext, source: Tensor) -> None:
@@ -253,21 +274,21 @@ class OpenPass:
     def _tap(self, tap: Tap, index: int) -> SaliencyTap | None:
         asked = self.rows.query_rows(tap.rows)
         if asked is None:
-            self.late_taps[index] = tap
+            self.late_taps[index] = LateTap(tap, self.rows.columns, self.rows.spreader())
             return None
-        return SaliencyTap(asked, self.rows.columns, self._stopwatch, tap.read)
+        return SaliencyTap(asked, self.rows.columns, self.stopwatch, tap.read)
 
     def _write(self) -> ContextWrite | None:
         if self._context is None:
             return None
         whole = self.rows.kept is None
         positions = None if whole else self.rows.positions
-        return ContextWrite(self._context, positions, self._stopwatch)
+        return ContextWrite(self._context, positions, self.stopwatch)
 
-    def _check_finite(self) -> None:
+    def _check_finite(self, more: Mapping[str, Tensor]) -> None:
         """Name the first place that is not finite; one look at the device when all is well."""
         places = [(f'attention of decoder layer {i}', v) for i, v in self._answers.items()]
-        places.append(('hidden states after the final norm', self.rows.hidden))
+        places += [('hidden states after the final norm', self.rows.hidden), *more.items()]
         finite = torch.stack([torch.isfinite(values).all() for _, values in places])
         if host.read_number(finite.all()):
             return
@@ -291,6 +312,7 @@ def run_layers(
     stamp_s: float,
     use_cache: bool = False,
     patches: Callable[[], Tensor] | None = None,
+    pruner: Pruner | None = None,
 ) -> OpenPass:
     """Run one step up to ``OpenPass.finish``; see ``run_decoder``."""
     stopwatch = StageTimer(inputs_embeds.device)
@@ -298,10 +320,12 @@ def run_layers(
     step_input = StepInput(inputs_embeds[0], layout, layers, settings, stamp_s, patches)
     with stopwatch.stage('decode'):
         with stopwatch.stage('matching'):
-            step = make_pruner(settings.method).begin(step_input, episode)
+            step = (pruner or make_pruner(settings.method)).begin(step_input, episode)
         context = step.context
         if step.plan.context and context is None:
             context = make_context(decoder.config, layout.length, inputs_embeds)
+        elif context is not None:
+            context = context.fitted(layout.length, layout.visual)
         run = OpenPass(decoder, step, step_input, stopwatch, context)
         run.cache = DynamicCache() if use_cache else None
         if step.plan.probe:
@@ -322,6 +346,7 @@ def run_decoder(
     stamp_s: float,
     use_cache: bool = False,
     patches: Callable[[], Tensor] | None = None,
+    pruner: Pruner | None = None,
 ) -> DecoderOutput:
     """Run one step: embeddings in, hidden states of the rows that went on out.
 
@@ -339,6 +364,7 @@ def run_decoder(
         stamp_s: Time of the observation, seconds.
         use_cache: Also return keys and values for ``decode_token``.
         patches: For methods that compare images: the pixels under each visual token, [N, P].
+        pruner: Runs instead of the method that the settings name.
 
     Returns:
         Hidden states, what was kept, and what it cost.
@@ -356,7 +382,26 @@ def run_decoder(
         stamp_s=stamp_s,
         use_cache=use_cache,
         patches=patches,
+        pruner=pruner,
     ).finish()
+
+
+def layer_widths(config: Any) -> dict[str, int]:
+    """Return what ``pruning.layer_macs`` must know of a decoder with this configuration."""
+    head = head_width(config)
+    return {
+        'width': config.hidden_size,
+        'mlp_width': config.intermediate_size,
+        'query_width': config.num_attention_heads * head,
+        'key_width': config.num_key_value_heads * head,
+    }
+
+
+def head_width(config: Any) -> int:
+    """Return the width of one attention head."""
+    return int(
+        getattr(config, 'head_dim', None) or config.hidden_size // config.num_attention_heads
+    )
 
 
 def make_context(config: Any, length: int, like: Tensor) -> KeyValueContext:
@@ -367,12 +412,11 @@ def make_context(config: Any, length: int, like: Tensor) -> KeyValueContext:
         length: S.
         like: A tensor of the dtype and on the device that the decoder computes with.
     """
-    heads = config.num_attention_heads
     return KeyValueContext.allocate(
         layers=config.num_hidden_layers,
         heads=config.num_key_value_heads,
         length=length,
-        width=getattr(config, 'head_dim', None) or config.hidden_size // heads,
+        width=head_width(config),
         dtype=like.dtype,
         device=like.device,
     )

@@ -1,4 +1,4 @@
-"""Camera images as a policy was trained with them: numpy and OpenCV, no TensorFlow.
+"""Camera images as a policy was trained with them: numpy, OpenCV and Pillow, no TensorFlow.
 
 The order is that of the published evaluation code of OpenVLA: rotate by 180 degrees or
 mirror, JPEG round trip, resize with an antialiased Lanczos filter, crop the central 90 % of the
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from safe_vla_ros.errors import ImageError
 from safe_vla_ros.types import Float32Array, UInt8Array
@@ -32,7 +33,7 @@ class ImagePreparation:
     """How one camera image becomes the square image that the model sees.
 
     Attributes:
-        size: Side of the prepared image, pixels.
+        size: Side of the prepared image, pixels; None leaves the image's own sides.
         rotate_180: Rotate by 180 degrees first.
         mirror: Mirror left to right first (LIBERO turned pictures stored bottom row first).
         jpeg_roundtrip: Encode and decode as JPEG, as RLDS training data was.
@@ -40,7 +41,7 @@ class ImagePreparation:
         resize: Brings an image to a height and a width; None is ``resize_lanczos3``.
     """
 
-    size: int
+    size: int | None
     rotate_180: bool = False
     mirror: bool = False
     jpeg_roundtrip: bool = False
@@ -51,7 +52,7 @@ class ImagePreparation:
     def of(
         cls,
         settings: PolicySettings,
-        size: int,
+        size: int | None,
         resize: Callable[[UInt8Array, int, int], UInt8Array] | None = None,
     ) -> ImagePreparation:
         """Return the preparation that the settings ask for."""
@@ -71,7 +72,7 @@ class ImagePreparation:
             image: RGB, uint8 [H, W, 3], any size.
 
         Returns:
-            RGB, uint8 [size, size, 3].
+            RGB, uint8 [size, size, 3], or [H, W, 3] without a size.
 
         Raises:
             ImageError: The array is not a non-empty uint8 image with three channels.
@@ -88,7 +89,7 @@ class ImagePreparation:
             image = image[:, ::-1]
         if self.jpeg_roundtrip:
             image = jpeg_roundtrip(image)
-        if image.shape[:2] != (self.size, self.size):
+        if self.size is not None and image.shape[:2] != (self.size, self.size):
             image = (self.resize or resize_lanczos3)(image, self.size, self.size)
         if self.center_crop:
             image = center_crop(image)
@@ -141,6 +142,23 @@ def resize_lanczos3(image: UInt8Array, height: int, width: int) -> UInt8Array:
     values = np.einsum('xj,yjc->yxc', columns, values, optimize=True)
     result: UInt8Array = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return result
+
+
+def resize_bicubic(image: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Resize as Pillow does, antialiased: what the native training code's transforms use.
+
+    The aspect ratio is not kept, exactly as in training (``resize-naive``).
+
+    Args:
+        image: RGB, uint8 [H, W, 3].
+        height: Rows of the result.
+        width: Columns of the result.
+
+    Returns:
+        RGB, uint8 [height, width, 3].
+    """
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
 
 
 @lru_cache(maxsize=16)

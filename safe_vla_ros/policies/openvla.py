@@ -31,7 +31,7 @@ from safe_vla_ros.policies.openvla_policy import (
 from safe_vla_ros.policies.packed_linear import pack_for_cpu
 from safe_vla_ros.policies.spec import apply_policy_file
 from safe_vla_ros.policies.stage_timer import StageTimer
-from safe_vla_ros.pruning import EpisodeState
+from safe_vla_ros.pruning import EpisodeState, make_episode
 from safe_vla_ros.types import PolicySettings, PolicySpec, PruningSettings
 
 _PARALLEL = 'parallel'
@@ -53,6 +53,10 @@ class AutoregressiveModel:
         self.network = network
         self.action_dim = action_dim
         self.token_bins = token_bins
+
+    def new_episode(self) -> EpisodeState:
+        """Return an empty memory of the pruner."""
+        return make_episode()
 
     @torch.inference_mode()
     def predict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -23,7 +24,7 @@ from safe_vla_ros.policies.vision import FusedVision, load_vision, tower_sources
 from safe_vla_ros.pruning import SequenceLayout
 
 if TYPE_CHECKING:
-    from safe_vla_ros.pruning import EpisodeState
+    from safe_vla_ros.pruning import EpisodeState, Pruner
     from safe_vla_ros.types import PruningSettings
 
 _LLAMA = 'language_model.model'
@@ -61,6 +62,7 @@ class OpenVlaNetwork(nn.Module):
         llama = sizes.llama
         self.vision = FusedVision(sizes.towers, sizes.means, sizes.stds)
         self.projector = GeluProjector(sizes.projector)
+        self._projector_widths = sizes.projector
         self.decoder = LlamaModel(llama).eval()
         use_tapping_attention(self.decoder)
         self.lm_head = (
@@ -94,6 +96,18 @@ class OpenVlaNetwork(nn.Module):
             with watch.stage('projector'):
                 return cast('torch.Tensor', self.projector(features)).flatten(0, 1)
 
+    def encode_macs(self, cameras: int) -> dict[str, int]:
+        """Count the multiply-accumulates of the stages of ``encode``.
+
+        Args:
+            cameras: C.
+        """
+        projector = sum(a * b for a, b in pairwise(self._projector_widths))
+        return {
+            'vision': cameras * sum(tower.macs for tower in self.vision.sizes),
+            'projector': cameras * self.vision.grid**2 * projector,
+        }
+
     def decode(
         self,
         sequence: InputSequence,
@@ -105,6 +119,7 @@ class OpenVlaNetwork(nn.Module):
         stamp_s: float,
         pixels: torch.Tensor | None = None,
         use_cache: bool = False,
+        pruner: Pruner | None = None,
     ) -> DecoderOutput:
         """Run the decoder on a sequence; see ``decoder.run_decoder`` for what is not said here.
 
@@ -117,6 +132,7 @@ class OpenVlaNetwork(nn.Module):
             stamp_s: Time of the observation, seconds.
             pixels: What the visual tokens were made from, for methods that compare images.
             use_cache: Also return keys and values.
+            pruner: Runs instead of the method that the settings name.
 
         Raises:
             NonFiniteError: Tokens, attention or hidden states hold NaN or infinity.
@@ -140,6 +156,7 @@ class OpenVlaNetwork(nn.Module):
             stamp_s=stamp_s,
             use_cache=use_cache,
             patches=None if pixels is None else lambda: self.vision.patches(pixels),
+            pruner=pruner,
         )
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
@@ -266,10 +283,10 @@ def _refuse_unknown(checkpoint: Checkpoint, sizes: NetworkSizes, used: set[str])
     for tower in sizes.towers:
         used |= {stored.key for stored in tower_sources(checkpoint, tower).values()}
         prefixes += [f'{tower.prefix}.blocks.{block}.' for block in range(tower.blocks)]
-    for key in sorted(checkpoint.tensors.keys() - used):
-        if key.startswith(tuple(prefixes)) and not key.endswith('rotary_emb.inv_freq'):
-            file = checkpoint.tensors[key].path
-            msg = f'{file}: {key} belongs to no part of an OpenVLA network of these sizes'
+    for key, stored in sorted(checkpoint.tensors.items()):
+        known = stored.key in used or key.endswith('rotary_emb.inv_freq')
+        if key.startswith(tuple(prefixes)) and not known:
+            msg = f'{stored.path}: {stored.key} belongs to no part of a network of these sizes'
             raise CheckpointError(msg)
 
 

@@ -11,7 +11,7 @@ from safe_vla_ros.policies.heads import GeluProjector, L1ActionHead, decode_acti
 from safe_vla_ros.policies.openvla_network import OpenVlaNetwork
 from safe_vla_ros.policies.openvla_policy import Prediction
 from safe_vla_ros.policies.stage_timer import StageTimer
-from safe_vla_ros.pruning import EpisodeState
+from safe_vla_ros.pruning import EpisodeState, make_episode
 from safe_vla_ros.types import Float32Array, Float64Array, PruningSettings
 
 
@@ -48,6 +48,10 @@ class OftModel:
         self.action_dim = action_dim
         self.action_slice = action_slice
         self.token_bins = token_bins
+
+    def new_episode(self) -> EpisodeState:
+        """Return an empty memory of the pruner."""
+        return make_episode()
 
     @torch.inference_mode()
     def predict(

@@ -1,11 +1,11 @@
-"""What both kinds of OpenVLA policies do around their model: observation in, action chunk out."""
+"""What OpenVLA's kinds and CogACT do around their model: observation in, action chunk out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from safe_vla_ros.policies.openvla_network import OpenVlaNetwork
 from safe_vla_ros.policies.prompt import PromptEncoder
 from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.stage_timer import StageTimer
-from safe_vla_ros.pruning import EpisodeState, make_episode
 from safe_vla_ros.types import (
     ActionChunk,
     EpisodeMemory,
@@ -35,6 +34,7 @@ from safe_vla_ros.types import (
     PolicySettings,
     PolicySpec,
     PruningSettings,
+    UInt8Array,
 )
 
 _END_EFFECTOR_DIMENSIONS = (4, 7)
@@ -54,12 +54,14 @@ class Prediction:
         output: The decoder's pass with what was pruned.
         stopwatch: Time of the stages around the decoder: ``encode`` (of it ``vision`` and
             ``projector``) and ``head``; for autoregressive models ``generate``.
+        head_macs: Multiply-accumulates of ``head``; 0 where they are not counted.
     """
 
     actions: Float32Array | Float64Array
     states: torch.Tensor
     output: DecoderOutput
     stopwatch: StageTimer
+    head_macs: int = 0
 
 
 class ActionModel(Protocol):
@@ -67,13 +69,17 @@ class ActionModel(Protocol):
 
     network: OpenVlaNetwork
 
+    def new_episode(self) -> EpisodeMemory:
+        """Return an empty memory of the kind that ``predict`` takes."""
+        ...
+
     def predict(
         self,
         pixels: torch.Tensor,
         prompt_ids: Sequence[int],
         proprio: torch.Tensor | None,
         *,
-        episode: EpisodeState,
+        episode: Any,
         pruning: PruningSettings,
         stamp_s: float,
     ) -> Prediction:
@@ -83,7 +89,7 @@ class ActionModel(Protocol):
             pixels: Pixel values [C, 3 * towers, S, S].
             prompt_ids: Ids of the prompt, as ``PromptEncoder`` gives them.
             proprio: Normalised proprioception, float [P], or None.
-            episode: The pruner's memory.
+            episode: The episode's memory, from ``new_episode``.
             pruning: How to prune.
             stamp_s: Time of the observation, seconds.
         """
@@ -110,7 +116,7 @@ class Normalizers:
 
 
 class OpenVlaPolicy:
-    """An OpenVLA or OpenVLA-OFT checkpoint as a policy; implements ``types.Policy``."""
+    """An OpenVLA, OpenVLA-OFT or CogACT checkpoint as a policy; implements ``types.Policy``."""
 
     def __init__(
         self,
@@ -119,8 +125,10 @@ class OpenVlaPolicy:
         normalizers: Normalizers,
         encode_prompt: Callable[[str], list[int]],
         load_model: Callable[[], ActionModel],
+        *,
+        resize: Callable[[UInt8Array, int, int], UInt8Array] | None = None,
     ) -> None:
-        """Put a policy together; ``openvla.load`` and ``openvla_oft.load`` are the way to it.
+        """Put a policy together; the ``load`` of each kind is the way to it.
 
         Args:
             spec: What the directory says.
@@ -128,6 +136,7 @@ class OpenVlaPolicy:
             normalizers: Statistics of the chosen dataset.
             encode_prompt: From an instruction to token ids.
             load_model: Loads the network with its read-out; called once the rest fits.
+            resize: Brings images to the model's size; None is ``resize_lanczos3``.
 
         Raises:
             CheckpointError: The actions are not those of one end effector, or no camera is named.
@@ -159,7 +168,7 @@ class OpenVlaPolicy:
         self._model = model = load_model()
         self._normalizers = normalizers
         self._encode_prompt = encode_prompt
-        self._prepare = ImagePreparation.of(settings, model.network.vision.image_size)
+        self._prepare = ImagePreparation.of(settings, model.network.vision.image_size, resize)
 
     @property
     def spec(self) -> PolicySpec:
@@ -168,7 +177,7 @@ class OpenVlaPolicy:
 
     def new_episode(self) -> EpisodeMemory:
         """Return an empty memory whose first key step has the reason ``episode_start``."""
-        return make_episode()
+        return self._model.new_episode()
 
     def infer(
         self, observation: Observation, memory: EpisodeMemory, pruning: PruningSettings
@@ -188,16 +197,21 @@ class OpenVlaPolicy:
             pixels,
             prompt_ids,
             proprio,
-            episode=cast('EpisodeState', memory),
+            episode=memory,
             pruning=pruning,
             stamp_s=observation.stamp_s,
         )
-        grid = self._model.network.vision.grid
+        network = self._model.network
+        grid = network.vision.grid
+        macs = network.encode_macs(len(self._settings.cameras))
+        if prediction.head_macs:
+            macs['head'] = prediction.head_macs
         record = make_record(
             prediction.output,
             dict.fromkeys(self._settings.cameras, (grid, grid)),
             pruning,
             {**watch.milliseconds(), **prediction.stopwatch.milliseconds()},
+            macs,
         )
         actions = self._normalizers.unnormalize(prediction.actions)
         return to_chunk(actions, self._settings, record)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -118,9 +120,14 @@ class PassRows:
 
     def spread(self, saliency: Tensor) -> Tensor:
         """Give every visual token its place: from [V] of the columns to [N], 0 for the others."""
-        if self.kept is None or self._context:
-            return saliency
-        return saliency.new_zeros(self._layout.total).index_copy_(0, self.kept, saliency)
+        return self.spreader()(saliency)
+
+    def spreader(self) -> Callable[[Tensor], Tensor]:
+        """Return ``spread`` as it is now, for an answer that comes later."""
+        kept, total = self.kept, self._layout.total
+        if kept is None or self._context:
+            return lambda saliency: saliency
+        return lambda saliency: saliency.new_zeros(total).index_copy_(0, kept, saliency)
 
     def _insert(self, ins: StandIns, visual: Tensor) -> None:
         behind = self._layout.visual.start + self._visual_rows

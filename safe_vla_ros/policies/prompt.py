@@ -1,4 +1,4 @@
-"""The prompt that OpenVLA was trained with, and its token ids."""
+"""The prompt that OpenVLA and CogACT were trained with, and its token ids."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from safe_vla_ros.errors import CheckpointError, ObservationError
 from safe_vla_ros.policies.tokenizer_file import encode_text, read_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from tokenizers import Tokenizer
 
 PROMPT = 'In: What action should the robot take to {instruction}?\nOut:'
@@ -17,19 +19,30 @@ BEGIN_ID = 1
 STOP_ID = 2
 EMPTY_ID = 29871
 """Llama 2's lone space marker, which training put after ``Out:``."""
+LLAMA_TOKENS = {BEGIN_ID: '<s>', STOP_ID: '</s>', EMPTY_ID: '\u2581'}
+"""What these ids are in Llama 2's tokenizer."""
 
 
 class PromptEncoder:
     """Turns an instruction into the ids of the whole prompt; files are read at the first use."""
 
-    def __init__(self, directory: Path, template: str = PROMPT, vocabulary: int = 32064) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        template: str = PROMPT,
+        vocabulary: int = 32064,
+        complete: Callable[[list[int]], list[int]] | None = None,
+    ) -> None:
         """Remember where the tokenizer lies.
 
         Args:
             directory: The checkpoint directory, with ``tokenizer.json``.
             template: Text with ``{instruction}`` in it.
             vocabulary: Number of rows of the decoder's embedding.
+            complete: From the ids of the text to those of the prompt; None is
+                ``complete_prompt``.
         """
+        self._complete = complete or complete_prompt
         self._path = directory / 'tokenizer.json'
         self._template = template
         self._vocabulary = vocabulary
@@ -51,6 +64,21 @@ class PromptEncoder:
         """
         self._tokenizer  # noqa: B018  (reads it)
 
+    def check_tokens(self, expected: Mapping[int, str]) -> None:
+        """Read the tokenizer now and make sure that it is the one the model was trained with.
+
+        Args:
+            expected: Tokens that it must have, by id.
+
+        Raises:
+            CheckpointError: As ``check``, or a token has another text.
+        """
+        for index, text in expected.items():
+            got = self._tokenizer.id_to_token(index)
+            if got != text:
+                msg = f'{self._path} is of another model: id {index} is {got!r}, expected {text!r}'
+                raise CheckpointError(msg)
+
     def encode(self, instruction: str) -> list[int]:
         """Return the ids of the prompt: beginning of sequence first, the space marker last.
 
@@ -66,7 +94,7 @@ class PromptEncoder:
         if not ids:
             msg = f'the tokenizer turned {text!r} into no tokens'
             raise ObservationError(msg)
-        return complete_prompt(ids)
+        return self._complete(ids)
 
 
 def complete_prompt(ids: list[int]) -> list[int]:
@@ -74,3 +102,12 @@ def complete_prompt(ids: list[int]) -> list[int]:
     begin = [] if ids[:1] == [BEGIN_ID] else [BEGIN_ID]
     end = [] if ids[-1:] == [EMPTY_ID] else [EMPTY_ID]
     return begin + ids + end
+
+
+def end_with_cognition_token(ids: list[int]) -> list[int]:
+    """Return the ids with the space marker and the stop token, whatever the last one is.
+
+    CogACT's actions are made from the state of that stop token.
+    """
+    begin = [] if ids[:1] == [BEGIN_ID] else [BEGIN_ID]
+    return [*begin, *ids, EMPTY_ID, STOP_ID]

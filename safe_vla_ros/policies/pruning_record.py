@@ -20,6 +20,7 @@ def make_record(
     grids: Mapping[str, tuple[int, int]],
     settings: PruningSettings,
     stage_ms: Mapping[str, float],
+    stage_macs: Mapping[str, int] | None = None,
 ) -> PruningRecord:
     """Say per camera what was computed, how old the rest is, and what it cost.
 
@@ -29,6 +30,7 @@ def make_record(
         settings: The settings of that pass.
         stage_ms: Milliseconds of the stages around the decoder (``prepare``, ``encode``, ...);
             ``decode``, ``pruning`` and its parts are added.
+        stage_macs: Multiply-accumulates of the stages around the decoder, where counted.
 
     Returns:
         The record.
@@ -70,4 +72,5 @@ def make_record(
         max_staleness=settings.max_staleness,
         ages=age_grids,
         context_bytes=output.context_bytes,
+        stage_macs=stage_macs or {},
     )

@@ -37,6 +37,10 @@ def _has_action_head(directory: Path) -> bool:
     return any(directory.glob('action_head--*'))
 
 
+def _is_openpi(config: dict[str, Any]) -> bool:
+    return 'action_horizon' in config and 'paligemma_variant' in config
+
+
 POLICY_KINDS = (
     PolicyKind('mini', 'mini', lambda _, config: config.get('model_type') == 'mini_vla'),
     PolicyKind(
@@ -45,6 +49,12 @@ POLICY_KINDS = (
         lambda path, config: config.get('model_type') == 'openvla' and _has_action_head(path),
     ),
     PolicyKind('openvla', 'openvla', lambda _, config: config.get('model_type') == 'openvla'),
+    PolicyKind(
+        'pi',
+        'pi',
+        lambda _, config: config.get('type') in ('pi0', 'pi05') or _is_openpi(config),
+    ),
+    PolicyKind('cogact', 'cogact', lambda _, config: isinstance(config.get('vla'), dict)),
 )
 """Kinds in the order in which they are tried."""
 
@@ -87,6 +97,7 @@ def _module(directory: Path) -> Any:
     known = ', '.join(sorted({'mini_vla', 'openvla'}))
     msg = (
         f'{directory / "config.json"}: model_type is {config.get("model_type")!r}; '
-        f'known model types: {known}'
+        f'known model types: {known}; pi0 and pi0.5 are known by type (pi0, pi05) or by '
+        'action_horizon and paligemma_variant, CogACT by vla'
     )
     raise CheckpointError(msg)

@@ -13,7 +13,7 @@ from safe_vla_ros.resources import find_share
 from safe_vla_ros.successors import successor_note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from safe_vla_ros.types import PolicySpec
 
@@ -47,7 +47,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     },
 }
 _SEQUENCES = {'cameras', 'proprio_layout', 'gripper_joint_names'}
-_OTHER_GROUPS = ('pruning', 'training', 'openvla')
+_OTHER_GROUPS = ('pruning', 'training', 'openvla', 'cogact', 'pi')
 
 
 def find_policy(reference: str) -> Path:
@@ -174,16 +174,20 @@ def apply_policy_file(spec: PolicySpec, directory: Path) -> PolicySpec:
     return replace(spec, **changes, limits={**spec.limits, **limits})
 
 
-def read_policy_group(directory: Path, group: str) -> Mapping[str, Any]:
+def read_policy_group(directory: Path, group: str, known: Collection[str]) -> Mapping[str, Any]:
     """Return one group of the directory's ``policy.yaml``; empty where there is none.
 
     Raises:
-        CheckpointError: The file is not YAML, or the group is not a mapping.
+        CheckpointError: The file is not YAML, or the group is not a mapping of known keys.
     """
     path = directory / POLICY_FILE
     if not path.exists():
         return {}
-    return _mapping(path, group, _read_yaml(path).get(group, {}))
+    content = _mapping(path, group, _read_yaml(path).get(group, {}))
+    for key in content.keys() - set(known):
+        msg = f'{path}: unknown key {group}.{key}; known keys: {", ".join(known)}'
+        raise CheckpointError(msg)
+    return content
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

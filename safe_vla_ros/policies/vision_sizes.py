@@ -55,6 +55,14 @@ class TowerSizes:
         """Side of the input image, pixels."""
         return self.patch * self.grid
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image: patches in, and every block that is run."""
+        patches, width = self.grid**2, self.width
+        tokens = patches + (1 + self.registers if self.kind == DINOV2 else 0)
+        block = 4 * tokens * width**2 + 2 * tokens**2 * width + 2 * tokens * width * self.mlp_width
+        return self.blocks * block + patches * 3 * self.patch**2 * width
+
 
 def read_tower_sizes(
     checkpoint: Checkpoint, prefix: str, timm_id: str, *, heads: int, image_size: int
@@ -89,8 +97,9 @@ def read_tower_sizes(
         registers = checkpoint.length(f'{prefix}.reg_token', 1)
     if blocks < 2 or heads < 1 or width % heads:
         msg = (
-            f'{checkpoint.weights_file}: {prefix} has {blocks} blocks, width {width} and {heads} '
-            'heads; at least two blocks and a width divisible by the heads are needed'
+            f'{checkpoint.weights_file}: {checkpoint.stored_name(prefix)} has {blocks} blocks, '
+            f'width {width} and {heads} heads; at least two blocks and a width divisible by the '
+            'heads are needed'
         )
         raise CheckpointError(msg)
     sizes = TowerSizes(

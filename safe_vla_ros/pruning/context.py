@@ -39,6 +39,23 @@ class KeyValueContext:
         """Size of the buffer, bytes: 2 L G S d numbers."""
         return self.buffer.nbytes
 
+    def fitted(self, length: int, visual: slice) -> KeyValueContext:
+        """Return a context for a sequence of another length: a prompt that tells of a state has one.
+
+        Only visual tokens are ever left out of a pass, so what is stored of them is all that must
+        be kept.
+
+        Args:
+            length: S of the sequence that comes.
+            visual: Where the visual tokens stand in both.
+        """
+        if length == self.buffer.shape[3]:
+            return self
+        layers, parts, heads, _, width = self.buffer.shape
+        buffer = self.buffer.new_empty(layers, parts, heads, length, width)
+        buffer[:, :, :, visual] = self.buffer[:, :, :, visual]
+        return KeyValueContext(buffer)
+
     def move(self, source: Tensor, visual: slice, cosine: Tensor, sine: Tensor) -> None:
         """Let visual tokens start from the keys and values of others, turned to where they stand.
 

@@ -62,7 +62,11 @@ class StepInput:
         """
         return Signature(
             method=(self.settings.method, *method),
-            layout=(self.layout.tokens_per_camera, self.embeddings.shape[-1]),
+            layout=(
+                self.layout.visual.start,
+                self.layout.tokens_per_camera,
+                self.embeddings.shape[-1],
+            ),
             length=self.layout.length if with_text else None,
         )
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from safe_vla_ros.types import ActionChunk, Float64Array
 
 ENSEMBLE_DECAY = 0.01
+AGREEMENT = 0.1
+"""How much more a prediction counts that agrees with the newest: alpha of CogACT."""
+_TOLERANCE_S = 1e-6
 
 
 class Plan:
@@ -131,12 +136,7 @@ def ensemble(plans: Sequence[Plan], *, start_s: float) -> Plan:
         start_s: Action time at which the result begins, seconds.
     """
     end_s = max(plan.end_s for plan in plans)
-    times = {start_s, end_s}
-    for plan in plans:
-        times.update(plan.knots_between(start_s, end_s))
-        if start_s < plan.end_s:
-            times.add(plan.end_s)
-    knots = _without_slivers(times)
+    knots = _common_knots(plans, start_s=start_s, end_s=end_s)
     middles = (knots[:-1] + knots[1:]) / 2
     first = np.zeros((len(middles), 6))
     last = np.zeros((len(middles), 6))
@@ -154,6 +154,82 @@ def ensemble(plans: Sequence[Plan], *, start_s: float) -> Plan:
 def ensemble_weights(count: int) -> Float64Array:
     """Return the weights exp(-0.01 i) of ``count`` predictions, oldest first."""
     return np.asarray(np.exp(-ENSEMBLE_DECAY * np.arange(count)))
+
+
+@dataclass(frozen=True)
+class LiveChunk:
+    """A chunk on the axis of action time.
+
+    Attributes:
+        plan: Its own plan, of constant twists.
+        gripper: Opening targets 0..1, float64 [T].
+        period_s: Time that one of its actions takes, seconds.
+    """
+
+    plan: Plan
+    gripper: Float64Array
+    period_s: float
+
+    def opening_at(self, action_time_s: float) -> float:
+        """Return the opening target 0..1 of the action at an action time, or of the nearest."""
+        index = math.floor((action_time_s - self.plan.start_s + _TOLERANCE_S) / self.period_s)
+        return float(self.gripper[min(max(index, 0), len(self.gripper) - 1)])
+
+    def action_at(self, action_time_s: float) -> Float64Array:
+        """Return the action [7] at an action time: what it moves (m, rad), and the opening."""
+        moves = self.plan.twist_at(action_time_s) * self.period_s
+        return np.append(moves, self.opening_at(action_time_s))
+
+
+def adaptive_ensemble(chunks: Sequence[LiveChunk], *, start_s: float) -> Plan:
+    """Average all chunks that are live at an action time, with ``adaptive_weights``.
+
+    Args:
+        chunks: Oldest first; at least one must end after ``start_s``.
+        start_s: Action time at which the result begins, seconds.
+    """
+    plans = [chunk.plan for chunk in chunks]
+    end_s = max(plan.end_s for plan in plans)
+    knots = _common_knots(plans, start_s=start_s, end_s=end_s)
+    twists = np.empty((len(knots) - 1, 6))
+    for index, middle_s in enumerate((knots[:-1] + knots[1:]) / 2):
+        live = [chunk for chunk in chunks if chunk.plan.start_s <= middle_s < chunk.plan.end_s]
+        weights = weigh_live(live, middle_s)
+        twists[index] = weights @ np.stack([chunk.plan.twist_at(middle_s) for chunk in live])
+    return Plan(knots, twists, twists)
+
+
+def weigh_live(chunks: Sequence[LiveChunk], action_time_s: float) -> Float64Array:
+    """Return ``adaptive_weights`` of what chunks, oldest first, do at an action time."""
+    return adaptive_weights(np.stack([chunk.action_at(action_time_s) for chunk in chunks]))
+
+
+def adaptive_weights(predictions: Float64Array) -> Float64Array:
+    """Weigh predictions of one action by how well they agree with the newest.
+
+    w_i ~ exp(0.1 cos(newest, prediction_i)), so that what contradicts the newest, as another way
+    to do the same does, counts less (CogACT's adaptive action ensemble, arXiv 2411.19650).
+
+    Args:
+        predictions: Oldest first, float64 [n, A].
+
+    Returns:
+        Weights that sum to 1, float64 [n]. A prediction of zeros agrees by 0 with all.
+    """
+    newest = predictions[-1]
+    lengths = np.linalg.norm(predictions, axis=1) * np.linalg.norm(newest)
+    weights = np.exp(AGREEMENT * (predictions @ newest) / (lengths + 1e-7))
+    return np.asarray(weights / weights.sum())
+
+
+def _common_knots(plans: Sequence[Plan], *, start_s: float, end_s: float) -> Float64Array:
+    """Return the action times from start to end at which any of the plans changes or ends."""
+    times = {start_s, end_s}
+    for plan in plans:
+        times.update(plan.knots_between(start_s, end_s))
+        if start_s < plan.end_s:
+            times.add(plan.end_s)
+    return _without_slivers(times)
 
 
 def _without_slivers(times: set[float]) -> Float64Array:

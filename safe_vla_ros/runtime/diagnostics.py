@@ -148,6 +148,8 @@ def record_values(record: PruningRecord) -> dict[str, str]:
             values[f'oldest_token_steps/{camera}'] = count(int(record.ages[camera].max()))
     for stage, stage_ms in record.stage_ms.items():
         values[f'stage_ms/{stage}'] = f'{stage_ms:.2f}'
+    for stage, macs in record.stage_macs.items():
+        values[f'stage_gmacs/{stage}'] = number(macs / 1e9)
     return values
 
 

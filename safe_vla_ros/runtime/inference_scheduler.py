@@ -151,6 +151,7 @@ class InferenceScheduler:
             period_s=control.action_period_s,
             blending=control.blending,
             blend_steps=control.blend_steps,
+            ensemble_horizon=control.ensemble_horizon,
         )
         if seam is not None:
             self.counts.chunk_duration_s = len(chunk) * control.action_period_s

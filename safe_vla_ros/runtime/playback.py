@@ -7,11 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safe_vla_ros.runtime.action_plan import Plan, crossfade, ensemble, ensemble_weights, switch
+from safe_vla_ros.runtime.action_plan import (
+    LiveChunk,
+    Plan,
+    adaptive_ensemble,
+    crossfade,
+    ensemble,
+    ensemble_weights,
+    switch,
+    weigh_live,
+)
 from safe_vla_ros.runtime.action_time import ActionTime
 from safe_vla_ros.types import ActionChunk, Float64Array
 
 _TOLERANCE_S = 1e-6
+ENSEMBLE, COGACT_ENSEMBLE = 'ensemble', 'cogact_ensemble'
 
 
 @dataclass(frozen=True)
@@ -35,19 +45,6 @@ NO_SEAM = Seam(0.0, 0.0, None, None)
 """Of a chunk that is not played."""
 
 
-@dataclass(frozen=True)
-class _LiveChunk:
-    """A chunk on the axis of action time."""
-
-    plan: Plan
-    gripper: Float64Array
-    period_s: float
-
-    def opening_at(self, action_time_s: float) -> float:
-        index = math.floor((action_time_s - self.plan.start_s + _TOLERANCE_S) / self.period_s)
-        return float(self.gripper[min(max(index, 0), len(self.gripper) - 1)])
-
-
 class ChunkPlayer:
     """Plays chunks in action time, which runs only while their twists are being executed.
 
@@ -59,8 +56,8 @@ class ChunkPlayer:
         self._time = ActionTime()
         self._now_s: float | None = None
         self._plan: Plan | None = None
-        self._live: list[_LiveChunk] = []
-        self._average = False
+        self._live: list[LiveChunk] = []
+        self._blending = 'none'
         self._executing: Float64Array | None = None
         self._in_force_until_s = self._hold_s = math.inf
         self._owed = np.zeros(6)
@@ -155,12 +152,15 @@ class ChunkPlayer:
         if not self._live:
             return None
         now_s = self._time.total_s
-        if self._average:
-            live = [chunk for chunk in self._live if chunk.plan.end_s > now_s] or self._live[-1:]
+        if self._blending not in (ENSEMBLE, COGACT_ENSEMBLE):
+            return self._live[-1].opening_at(now_s)
+        live = [chunk for chunk in self._live if chunk.plan.end_s > now_s] or self._live[-1:]
+        if self._blending == COGACT_ENSEMBLE:
+            weights = weigh_live(live, now_s)
+        else:
             weights = ensemble_weights(len(live))
-            openings = np.array([chunk.opening_at(now_s) for chunk in live])
-            return float(weights @ openings / weights.sum())
-        return self._live[-1].opening_at(now_s)
+        openings = np.array([chunk.opening_at(now_s) for chunk in live])
+        return float(weights @ openings / weights.sum())
 
     def splice(
         self,
@@ -170,6 +170,7 @@ class ChunkPlayer:
         period_s: float,
         blending: str = 'none',
         blend_steps: int = 0,
+        ensemble_horizon: int = 7,
     ) -> Seam | None:
         """Take over a new chunk at equal action time.
 
@@ -177,25 +178,29 @@ class ChunkPlayer:
             chunk: The plan; finite.
             stamp_s: Time of the clock at which its first action begins: the observation's stamp.
             period_s: Time that one action takes, seconds.
-            blending: ``none``, ``crossfade`` or ``ensemble``.
+            blending: ``none``, ``crossfade``, ``ensemble`` or ``cogact_ensemble``.
             blend_steps: Length of a crossfade in actions.
+            ensemble_horizon: Newest chunks that ``cogact_ensemble`` averages.
 
         Returns:
             The seam, or None when all of the chunk had been played already and nothing was changed.
         """
         now_s = self._time.total_s
         origin_s = self._time.at(stamp_s)
-        new = _LiveChunk(
+        new = LiveChunk(
             Plan.from_chunk(chunk, origin_s=origin_s, period_s=period_s), chunk.gripper, period_s
         )
         if new.plan.end_s <= now_s + _TOLERANCE_S:
             return None
         jump_m_s, jump_rad_s = self._jump(new.plan)
         self._live = [live for live in self._live if live.plan.end_s > now_s + _TOLERANCE_S]
-        self._average = blending == 'ensemble'
-        if self._average:
+        self._blending = blending
+        if blending == ENSEMBLE:
             self._live.append(new)
             self._plan = ensemble([live.plan for live in self._live], start_s=now_s)
+        elif blending == COGACT_ENSEMBLE:
+            self._live = [*self._live, new][-ensemble_horizon:]
+            self._plan = adaptive_ensemble(self._live, start_s=now_s)
         else:
             self._live = [new]
             if blending == 'crossfade' and self._plan is not None:

@@ -150,8 +150,12 @@ class ControlSettings:
         default='crossfade',
         metadata=parameter(
             'blending',
-            'How a new chunk takes over from the old one.',
-            choices=('none', 'crossfade', 'ensemble'),
+            'How a new chunk takes over from the old one. crossfade mixes the two linearly. '
+            'ensemble averages every chunk that still has a plan for the moment, with weights '
+            'exp(-0.01 i), i = 0 the oldest. cogact_ensemble averages the newest '
+            'ensemble_horizon of them with weights exp(0.1 cos(a, newest)), so that an action a '
+            'that contradicts the newest counts less.',
+            choices=('none', 'crossfade', 'ensemble', 'cogact_ensemble'),
             change=Change.DYNAMIC,
         ),
     )
@@ -162,6 +166,17 @@ class ControlSettings:
             'Length of a crossfade in actions.',
             minimum=1,
             range_note='1 to the chunk size',
+            change=Change.DYNAMIC,
+        ),
+    )
+    ensemble_horizon: int = field(
+        default=7,
+        metadata=parameter(
+            'ensemble_horizon',
+            'Newest chunks that cogact_ensemble averages. Published: 7 on a WidowX (Bridge), 2 on '
+            "Google's robot.",
+            minimum=1,
+            maximum=100,
             change=Change.DYNAMIC,
         ),
     )

@@ -27,7 +27,7 @@ SPEEDS_M_S = (0.1, 0.25, 0.4)
 PARAMETERS = {
     'pruning.method': ('safe', 'none', 'fastv', 'random'),
     'pruning.keep_ratio': (0.1, 0.25, 0.5, 1.0),
-    'blending': ('none', 'crossfade', 'ensemble'),
+    'blending': ('none', 'crossfade', 'ensemble', 'cogact_ensemble'),
     'max_linear_speed': SPEEDS_M_S,
     'observation_timeout_s': (0.3, 0.5),
     'execute_steps': (2, 3, 4),

@@ -31,6 +31,7 @@ from safe_vla_ros.types import MessageHeader, Observation, PruningSettings
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / 'test' / 'policies'))
 
+from cogact_checkpoints import write_cogact  # noqa: E402  (beside the tests of policies)
 from openvla_checkpoints import (  # noqa: E402  (beside the tests of policies)
     RandomCheckpoint,
     policy_settings,
@@ -104,6 +105,12 @@ def openvla_oft(folder: Path) -> Callable[[Random], None]:
     return _directory(path, folder / 'case', policy_settings(proprio_layout=LAYOUT), proprio=8)
 
 
+def cogact(folder: Path) -> Callable[[Random], None]:
+    """A small CogACT checkpoint: tensors in one ``.pt`` file of groups."""
+    path = write_cogact(folder / 'cogact', text='  cfg_scale: 1.5\n  ddim_steps: 2\n')
+    return _directory(path, folder / 'case', policy_settings())
+
+
 def golden(folder: Path) -> Callable[[Random], None]:
     """The committed OpenVLA-OFT checkpoint."""
     path = folder / 'golden'
@@ -116,7 +123,8 @@ def golden(folder: Path) -> Callable[[Random], None]:
 def _directory(
     whole: Path, path: Path, settings: PolicySettings, proprio: int = 0
 ) -> Callable[[Random], None]:
-    names = sorted(file.name for file in whole.iterdir() if file.is_file())
+    files = [file for file in whole.rglob('*') if file.is_file()]
+    names = sorted(file.relative_to(whole).as_posix() for file in files)
     image = np.zeros((20, 20, 3), np.uint8)
     observation = Observation(
         images=dict.fromkeys(settings.cameras, image),
@@ -130,6 +138,7 @@ def _directory(
         path.mkdir()
         chosen = random.choice(names)
         for name in names:
+            (path / name).parent.mkdir(exist_ok=True)
             if name != chosen:
                 (path / name).hardlink_to(whole / name)
         if random.randrange(40):

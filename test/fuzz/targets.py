@@ -43,6 +43,7 @@ TARGETS = {
     'policy/mini': Target('policy_files', 'mini', 5, quiet=False),
     'policy/openvla': Target('policy_files', 'openvla', 4, quiet=False),
     'policy/openvla_oft': Target('policy_files', 'openvla_oft', 5, quiet=False),
+    'policy/cogact': Target('policy_files', 'cogact', 5, quiet=False),
     'policy/golden': Target('policy_files', 'golden', 4, quiet=False),
 }
 

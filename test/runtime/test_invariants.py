@@ -138,7 +138,11 @@ class Arm:
 
 
 @settings(max_examples=40, deadline=None)
-@given(scripts, st.sampled_from(['none', 'crossfade', 'ensemble']), st.integers(0, 2**16))
+@given(
+    scripts,
+    st.sampled_from(['none', 'crossfade', 'ensemble', 'cogact_ensemble']),
+    st.integers(0, 2**16),
+)
 def test_limits_hold_and_nothing_follows_a_halt_reason_in_any_order_of_events(
     script: list[tuple[str, int, float]], blending: str, seed: int
 ) -> None:

@@ -105,7 +105,7 @@ OUT_OF_RANGE = [
     ('execute_steps', 0, '1 to the chunk size'),
     ('execute_steps', 2.0, 'must be a int'),
     ('execute_steps', True, 'must be a int'),
-    ('blending', 'linear', 'none, crossfade, ensemble'),
+    ('blending', 'linear', 'none, crossfade, ensemble, cogact_ensemble'),
     ('blend_steps', 0, '1 to the chunk size'),
     ('observation_timeout_s', 0.0, 'above 0'),
     ('observation_timeout_s', math.inf, 'above 0'),
@@ -254,7 +254,8 @@ ROBOTS = sorted(file for file in CONFIG.glob('*.yaml') if file.stem != 'diagnost
 @pytest.mark.parametrize('file', ROBOTS, ids=lambda file: file.stem)
 def test_every_example_robot_resolves(file):
     values = read_parameter_file(file)
-    bridge = {'chunk_size': 1, 'num_cameras': 1, 'proprio_layout': ()}
+    chunk_size = 1 if 'openvla' in file.stem else 16
+    bridge = {'chunk_size': chunk_size, 'num_cameras': 1, 'proprio_layout': ()}
     spec = dataclasses.replace(
         SPEC, num_layers=32, unnorm_keys=(values['unnorm_key'],) if 'unnorm_key' in values else ()
     )

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runtime_fakes import PERIOD_S, chunk, steady_chunk
 
+from safe_vla_ros.runtime.action_plan import adaptive_weights
 from safe_vla_ros.runtime.playback import ChunkPlayer
 from safe_vla_ros.types import ActionChunk
 
@@ -186,6 +187,27 @@ def test_an_ensemble_averages_the_gripper_too() -> None:
     assert player.opening() == pytest.approx(1 / (1 + np.exp(-0.01)))
 
 
+@pytest.mark.parametrize(('horizon', 'counted'), [(1, 1), (2, 2), (7, 3)])
+def test_a_cogact_ensemble_averages_only_its_newest_chunks(horizon: int, counted: int) -> None:
+    player = ChunkPlayer()
+    player.advance(100.0)
+    speeds, openings = (0.1, 0.2, 0.4), (0.0, 0.5, 1.0)
+    for speed, opening in zip(speeds, openings, strict=True):
+        player.splice(
+            steady_chunk(speed, steps=8, gripper=opening),
+            stamp_s=100.0,
+            period_s=PERIOD_S,
+            blending='cogact_ensemble',
+            ensemble_horizon=horizon,
+        )
+    actions = np.zeros((counted, 7))
+    actions[:, 0] = np.array(speeds[-counted:]) * PERIOD_S
+    actions[:, 6] = openings[-counted:]
+    weights = adaptive_weights(actions)
+    assert player.next_twist(0.02)[0] == pytest.approx(weights @ actions[:, 0] / PERIOD_S)
+    assert player.opening() == pytest.approx(weights @ actions[:, 6])
+
+
 def test_without_a_plan_there_is_nothing_to_read() -> None:
     player = ChunkPlayer()
     assert player.opening() is None
@@ -193,7 +215,7 @@ def test_without_a_plan_there_is_nothing_to_read() -> None:
     assert not player.next_twist(0.02).any()
 
 
-@pytest.mark.parametrize('blending', ['none', 'crossfade', 'ensemble'])
+@pytest.mark.parametrize('blending', ['none', 'crossfade', 'ensemble', 'cogact_ensemble'])
 def test_the_same_plan_again_makes_no_seam(blending: str) -> None:
     speeds = np.linspace(0.1, 0.5, 16)
     moves = np.stack([speeds * PERIOD_S, 0 * speeds, 0 * speeds], axis=1)

@@ -80,7 +80,7 @@ class _RefreshStep(BasicStep):
         layers = saliency_layers(settings, step.num_layers)
         taps = {layer: Tap(rows_at(layer, settings.query_rows)) for layer in layers}
         self.plan = PassPlan(taps=taps, context=True)
-        self._signature = step.signature(layers, settings.query_rows, with_text=True)
+        self._signature = step.signature(layers, settings.query_rows)
         self._step = step
         self._episode = episode
         self._reason = episode.refresh_reason(self._signature)
