@@ -215,7 +215,7 @@ class OpenPass:
                 context_write=self._write(),
             )
             self._executed.append((rows.count, rows.keys))
-            self.biases.append(rows.log_counts)
+            self.biases.append(rows.bias)
             if tap is not None:
                 with stopwatch.stage('selection'):
                     answer = _answer(tap)
