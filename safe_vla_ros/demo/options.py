@@ -37,6 +37,7 @@ class Options:
         sim_time: Whether the robot publishes /clock and the policy node follows it.
         episode_duration_s: Simulated time after which an episode has failed.
         camera_rate_hz: Rate of the robot's cameras.
+        plain_objects: Whether things of restricted licences are drawn in one colour.
         domain_id: ROS domain of the demo.
     """
 
@@ -55,6 +56,7 @@ class Options:
     sim_time: bool
     episode_duration_s: float
     camera_rate_hz: float
+    plain_objects: bool
     domain_id: int
 
 
@@ -84,6 +86,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         sim_time=given.sim_time,
         episode_duration_s=given.episode_duration,
         camera_rate_hz=given.camera_rate,
+        plain_objects=not given.original_objects,
         domain_id=given.domain_id,
     )
 
@@ -140,6 +143,11 @@ def _make_parser() -> argparse.ArgumentParser:
     add(
         '--camera-rate', type=_number(1.0, 100.0), default=20.0,
         help='rate of the cameras in Hz (%(default)s)',
+    )  # fmt: skip
+    add(
+        '--original-objects', action='store_true',
+        help='show the labels of things whose licences restrict passing pictures on (a box of '
+        'cookies on every table, see NOTICE)',
     )  # fmt: skip
     add(
         '--domain-id', type=_whole(0, 232), default=own_domain(),

@@ -14,6 +14,7 @@ from safe_vla_ros.demo.video import Film, write_picture, write_video
 from safe_vla_ros.errors import OutputError
 from safe_vla_ros.ros.bag_recorder import BagRecorder, demo_topics
 from safe_vla_ros.ros.episode_driver import DriverError, EpisodeDriver
+from safe_vla_ros.sim.attribution import attribution
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.robot_file import robot_file
 from safe_vla_ros.sim.tasks import get_task
@@ -97,6 +98,7 @@ def make_children(options: Options) -> list[Child]:
         'episode_duration_s': options.episode_duration_s,
         'camera_rate_hz': options.camera_rate_hz,
         'publish_clock': options.sim_time,
+        'plain_objects': options.plain_objects,
     }
     policy = {'use_sim_time': options.sim_time}
     params_file = options.params_file or robot_file()
@@ -188,7 +190,7 @@ class _Run:
                 session.episodes.append(result)
                 self._display.end(result, result.numbers())
                 if filmed and method == options.methods[0]:
-                    session.films[task] = _film(result, notes)
+                    session.films[task] = _film(result, notes, options)
                 self._keep_diagnostics(method)
         driver.refresh_diagnostics()
         self._keep_diagnostics(method)
@@ -229,21 +231,19 @@ class _Run:
 
 
 def _filmed_topics() -> dict[str, str]:
-    return {
-        'camera': f'{FILMED_CAMERA}/image_raw',
-        'overlay': f'{POLICY}/saliency/{FILMED_CAMERA}/image_raw',
-    }
+    overlays = {name: f'{POLICY}/saliency/{name}/image_raw' for name in CAMERA_SIZES_PX}
+    return {'camera': f'{FILMED_CAMERA}/image_raw', **overlays}
 
 
-def _film(result: EpisodeResult, notes: EpisodeNotes) -> Film:
+def _film(result: EpisodeResult, notes: EpisodeNotes, options: Options) -> Film:
     """Cut what was seen before the episode: the scene of the one before."""
     started_s = min((n.stamp_s for n in notes.events if n.message == 'started'), default=0.0)
-    camera, overlay = (
+    camera, *overlays = (
         [frame for frame in notes.pictures.get(name, []) if frame[0] >= started_s]
-        for name in ('camera', 'overlay')
+        for name in ('camera', *CAMERA_SIZES_PX)
     )
     caption = f'"{get_task(result.task).sentence}"   {result.method}: {result.outcome}'
-    return Film(caption, camera, overlay)
+    return Film(caption, camera, overlays, attribution(plain_objects=options.plain_objects))
 
 
 def _parameters(values: Mapping[str, object]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Videos and the picture: the camera's view beside the overlay that the node published."""
+"""Videos and the picture: the camera's view beside the overlays that the node published."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
     from safe_vla_ros.types import UInt8Array
 
-VIEW_PX = 448
+VIEW_PX = 400
 BAR_PX = 40
+SMALL_BAR_PX = 22
 GAP_PX = 8
 BACKGROUND = 24
 PICTURES = 3
+MOMENT = 40
+"""Which moment the picture shows, percent of an episode: the hand is on its way or at the bowl."""
+
 TICK = Fraction(1, 1000)
 
 Stamped = tuple[float, 'UInt8Array']
@@ -36,12 +40,20 @@ class Film:
     Attributes:
         caption: A sentence for the bar below.
         camera: Stamps (s) and images of a camera, uint8 [H, W, 3] RGB.
-        overlay: The same of its saliency overlay; stamps are those of the source images.
+        overlays: The same of the saliency overlay of every camera; stamps are those of the source
+            images.
+        credits: Whose scenes and objects they are.
     """
 
     caption: str
     camera: Sequence[Stamped]
-    overlay: Sequence[Stamped]
+    overlays: Sequence[Sequence[Stamped]]
+    credits: str = ''
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is something to see in every view."""
+        return bool(self.camera) and all(self.overlays)
 
 
 def write_video(film: Film, path: Path, rate_hz: float) -> bool:
@@ -89,20 +101,23 @@ def _encode(film: Film, path: Path, rate_hz: float) -> None:
 
 
 def compose(film: Film, stamp_s: float) -> UInt8Array:
-    """Put camera and overlay of one moment side by side, the caption below.
+    """Put camera and overlays of one moment side by side, caption and credits below.
 
     Returns:
         uint8 [H, W, 3], the same size at every moment of a film.
     """
-    camera, overlay = _views(film, stamp_s)
-    height = max(len(camera) + BAR_PX, _height(_sample(film)))
+    views = _views(film, stamp_s)
+    height = max(map(len, views))
     gap = np.full((height, GAP_PX, 3), BACKGROUND, np.uint8)
-    left = np.concatenate([camera, _bar(f'{_elapsed(film, stamp_s)}   {film.caption}')])
-    return np.concatenate([_pad(left, height), gap, _pad(overlay, height)], axis=1)
+    pieces = [piece for view in views for piece in (_pad(view, height), gap)][:-1]
+    row = np.concatenate(pieces, axis=1)
+    caption = f'{_elapsed(film, stamp_s)}   {film.caption}'
+    width = row.shape[1]
+    return np.concatenate([row, _bar(caption, width), _bar(film.credits, width, small=True)])
 
 
 def write_picture(films: Sequence[Film], path: Path) -> bool:
-    """Write one PNG with a telling moment of up to three films.
+    """Write one PNG with a moment of up to three films.
 
     Returns:
         Whether there was anything to show.
@@ -110,18 +125,19 @@ def write_picture(films: Sequence[Film], path: Path) -> bool:
     Raises:
         OutputError: The file cannot be written.
     """
-    shown = [film for film in films if film.camera and film.overlay][:PICTURES]
+    shown = [film for film in films if film.complete][:PICTURES]
     if not shown:
         return False
     columns = []
     for film in shown:
-        stamp_s = film.overlay[len(film.overlay) * 2 // 3][0]
-        camera, overlay = _views(film, stamp_s)
-        columns.append(np.concatenate([camera, _bar(film.caption), overlay]))
+        first = film.overlays[0]
+        camera, *overlays = _views(film, first[len(first) * MOMENT // 100][0])
+        columns.append(np.concatenate([camera, _bar(film.caption, VIEW_PX), *overlays]))
     height = max(map(len, columns))
     gap = np.full((height, GAP_PX, 3), BACKGROUND, np.uint8)
     pieces = [piece for column in columns for piece in (_pad(column, height), gap)][:-1]
-    picture = np.concatenate(pieces, axis=1)
+    row = np.concatenate(pieces, axis=1)
+    picture = np.concatenate([row, _bar(shown[0].credits, row.shape[1], small=True)])
     encoded, data = cv2.imencode('.png', picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if encoded:
         try:
@@ -144,18 +160,16 @@ def _elapsed(film: Film, stamp_s: float) -> str:
     return f'{stamp_s - film.camera[0][0]:5.2f} s'
 
 
-def _views(film: Film, stamp_s: float) -> tuple[UInt8Array, UInt8Array]:
-    """Return camera and overlay of a moment, ``VIEW_PX`` wide; dark before the first overlay."""
+def _views(film: Film, stamp_s: float) -> list[UInt8Array]:
+    """Return camera and overlays of a moment, ``VIEW_PX`` wide; dark before the first overlay."""
     camera = _newest(film.camera, stamp_s)
-    overlay = _newest(film.overlay, stamp_s)
-    dark = np.full((_height(_sample(film)), VIEW_PX, 3), BACKGROUND, np.uint8)
-    shown = film.camera[0][1] if camera is None else camera
-    return _scale(shown), dark if overlay is None else _scale(overlay)
-
-
-def _sample(film: Film) -> UInt8Array:
-    """Return an image that has the shape of the overlays."""
-    return film.overlay[0][1] if film.overlay else film.camera[0][1]
+    views = [_scale(film.camera[0][1] if camera is None else camera)]
+    for overlay in film.overlays:
+        newest = _newest(overlay, stamp_s)
+        sample = overlay[0][1] if overlay else film.camera[0][1]
+        dark = np.full((_height(sample), VIEW_PX, 3), BACKGROUND, np.uint8)
+        views.append(dark if newest is None else _scale(newest))
+    return views
 
 
 def _height(image: UInt8Array) -> int:
@@ -170,9 +184,14 @@ def _scale(image: UInt8Array) -> UInt8Array:
     return np.asarray(resized, dtype=np.uint8)
 
 
-def _bar(text: str) -> UInt8Array:
-    bar = np.full((BAR_PX, VIEW_PX, 3), BACKGROUND, np.uint8)
-    cv2.putText(bar, text, (8, 26), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (235,) * 3, 1, cv2.LINE_AA)
+def _bar(text: str, width: int, *, small: bool = False) -> UInt8Array:
+    """Return a dark bar with a line of text, in letters that let it fit."""
+    height, size, row = (SMALL_BAR_PX, 0.36, 14) if small else (BAR_PX, 0.45, 26)
+    bar = np.full((height, width, 3), BACKGROUND, np.uint8)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    needed = cv2.getTextSize(text, font, size, 1)[0][0]
+    size *= min(1.0, (width - 16) / max(needed, 1))
+    cv2.putText(bar, text, (8, row), font, size, (235,) * 3, 1, cv2.LINE_AA)
     return bar
 
 

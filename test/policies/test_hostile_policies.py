@@ -48,7 +48,9 @@ def configure(directory: Path, **changes: Any) -> None:
 
 
 def load_policy(directory: Path) -> None:
-    load(directory, policy_settings(cameras=('agentview', 'wrist'), proprio_layout=('ee_position',)))
+    load(
+        directory, policy_settings(cameras=('agentview', 'wrist'), proprio_layout=('ee_position',))
+    )
 
 
 @pytest.mark.parametrize(
