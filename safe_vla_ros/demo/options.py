@@ -37,7 +37,7 @@ class Options:
         sim_time: Whether the robot publishes /clock and the policy node follows it.
         episode_duration_s: Simulated time after which an episode has failed.
         camera_rate_hz: Rate of the robot's cameras.
-        plain_objects: Whether things of restricted licences are drawn in one colour.
+        plain_objects: Whether things of restricted licences are drawn as plain boxes.
         domain_id: ROS domain of the demo.
     """
 
@@ -146,8 +146,8 @@ def _make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         '--original-objects', action='store_true',
-        help='show the labels of things whose licences restrict passing pictures on (a box of '
-        'cookies on every table, see NOTICE)',
+        help='show things whose licences restrict passing pictures on (cookies and cabinet, see '
+        'NOTICE) instead of plain boxes',
     )  # fmt: skip
     add(
         '--domain-id', type=_whole(0, 232), default=own_domain(),
