@@ -16,6 +16,9 @@ from safe_vla_ros.successors import successor_note
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+REAL_TIME_FACTOR = 0.5
+"""What two cores keep up with: robot, cameras, policy and node."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -83,7 +86,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         policy=given.policy,
         params_file=given.params_file,
         real_time_factor=given.real_time_factor,
-        sim_time=given.sim_time,
+        sim_time=given.sim_time or given.real_time_factor != 1.0,
         episode_duration_s=given.episode_duration,
         camera_rate_hz=given.camera_rate,
         plain_objects=not given.original_objects,
@@ -131,8 +134,8 @@ def _make_parser() -> argparse.ArgumentParser:
     add('--policy', help='policy directory or bundled name (as in the robot YAML)')
     add('--params-file', type=Path, help='robot YAML (config/mini_libero.yaml)')
     add(
-        '--real-time-factor', type=_number(0.05, 10.0), default=1.0,
-        help='speed of the simulation (%(default)s)',
+        '--real-time-factor', type=_number(0.05, 10.0), default=REAL_TIME_FACTOR,
+        help='speed of the simulation; any but 1 implies --sim-time (%(default)s)',
     )  # fmt: skip
     add('--sim-time', action='store_true', help='publish /clock and follow it')
     add(

@@ -250,7 +250,7 @@ def watch(options: argparse.Namespace, policy: MiniPolicy) -> list[Look]:
             if arm is not None and renderer is not None:
                 renderer.close()
                 arm.close()
-            arm = SimulatedPanda(task)
+            arm = SimulatedPanda(task, plain_objects=True)  # Its pictures are passed on.
             renderer = Renderer(arm.model)
         arm.ask(task)
         for number in range(options.episodes):
