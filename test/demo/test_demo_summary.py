@@ -65,7 +65,8 @@ DIAGNOSTICS = {
 
 @pytest.fixture
 def summary():
-    options = parse_options(['--tasks', 'libero_spatial/0,libero_spatial/8'])
+    tasks = 'libero_spatial/0,libero_spatial/8'
+    options = parse_options(['--tasks', tasks, '--real-time-factor', '1'])
     episodes = [
         episode('safe'),
         episode('safe', 'libero_spatial/8', 'timeout', first_lifted='other'),
