@@ -249,7 +249,7 @@ def watch(options: argparse.Namespace, policy: MiniPolicy) -> list[Look]:
             if arm is not None and renderer is not None:
                 renderer.close()
                 arm.close()
-            arm = SimulatedPanda(task, plain_objects=True)  # Its pictures are passed on.
+            arm = SimulatedPanda(task, plain_objects=options.plain)
             renderer = Renderer(arm.model)
         arm.ask(task)
         for number in range(options.episodes):
@@ -348,6 +348,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument('--stride', type=int, default=5, help='look at every n-th frame of 20 Hz')
     parser.add_argument('--pictures', type=Path, help='folder for one picture per task')
+    parser.add_argument(
+        '--plain',
+        action='store_true',
+        help='draw things of restricted licences in one colour: for pictures that are passed on',
+    )
     parser.add_argument('--out', type=Path, help='write the report to this JSON file')
     options = parser.parse_args(arguments)
     try:

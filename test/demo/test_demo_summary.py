@@ -47,7 +47,8 @@ def episode(method, task='libero_spatial/0', outcome='success', **changes):
         steps = tuple(step(i, kept=100, latency_ms=25.0, gmacs=2.0) for i in range(3))
     values = {
         'method': method, 'task': task, 'seed': 7, 'outcome': outcome, 'elapsed_s': 2.0,
-        'duration_s': 1.5, 'sentence': 'pick up the bowl', 'first_lifted': 'asked', 'inferences': steps,
+        'duration_s': 1.5, 'sentence': 'pick up the bowl', 'first_lifted': 'asked',
+        'inferences': steps,
         'robot': ({'camera_hz': '3.0'}, {'camera_hz': '20.0', 'physics_hz': '80.0'}),
     }  # fmt: skip
     return EpisodeResult(**{**values, **changes})
@@ -94,7 +95,8 @@ def test_the_summary_compares_with_none_on_the_same_seeds(summary):
     assert summary['complete'] is True
     safe, none = summary['methods']['safe'], summary['methods']['none']
     assert safe['tasks']['libero_spatial/8'] == {
-        'episodes': 1, 'successes': 0, 'success_rate': 0.0, 'wrong_bowls': 1, 'elapsed_s_of_successes': None,
+        'episodes': 1, 'successes': 0, 'success_rate': 0.0, 'wrong_bowls': 1,
+        'elapsed_s_of_successes': None,
         'tokens_kept_share': 0.5, 'key_steps': 1,
     }  # fmt: skip
     assert (safe['all']['successes'], none['all']['successes']) == (1, 2)

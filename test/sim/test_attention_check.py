@@ -118,7 +118,7 @@ def test_a_policy_that_does_not_tell_is_refused(directory, monkeypatch, capsys):
 def test_frames_before_the_grasp_are_looked_at_with_either_sentence(
     shared_arm, directory, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(attention_check, 'SimulatedPanda', lambda task: shared_arm)
+    monkeypatch.setattr(attention_check, 'SimulatedPanda', lambda task, **_: shared_arm)
     monkeypatch.setattr(type(shared_arm), 'close', lambda arm: None)
 
     def run_episode(arm, policy, *, on_frame, **_):

@@ -147,11 +147,11 @@ def test_the_tokenizer_knows_every_word_that_is_said(shards):
 
 
 def test_collecting_labels_both_bowls_until_one_is_in_the_hand(shared_arm, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, 'SimulatedPanda', lambda task: shared_arm)
+    monkeypatch.setattr(collect, 'SimulatedPanda', lambda task, **_: shared_arm)
     monkeypatch.setattr(type(shared_arm), 'close', lambda arm: None)
     shared_arm.ask('libero_spatial/0/other')
     path = tmp_path / 'libero_spatial-0-other-00.npz'
-    shard = collect.Shard(path, shared_arm.task.name, 1, first_seed=7, policy=None, frame_stride=8)
+    shard = collect.Shard(path, shared_arm.task.name, 1, 7, None, frame_stride=8, plain=False)
     assert collect.collect_shard(shard) == 1
     samples = load_samples([tmp_path])
     assert samples.valid[:, 1].all()
