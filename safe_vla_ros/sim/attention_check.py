@@ -239,10 +239,10 @@ def draw(look: Look, first_deep: int) -> UInt8Array:
     return np.concatenate([joined, caption])
 
 
-def watch(options: argparse.Namespace, policy: MiniPolicy) -> list[Look]:
-    """Run the episodes and return the looks."""
+def watch(options: argparse.Namespace, policy: MiniPolicy) -> tuple[list[Look], int]:
+    """Run the episodes; return the looks and how many episodes were solved."""
     settings = resolve_episode(policy.spec, {'policy': options.policy, 'pruning.method': 'none'})
-    looks = []
+    looks, solved = [], 0
     arm, renderer = None, None
     for task in options.tasks:
         if arm is None or renderer is None or not arm.has_task(task):
@@ -255,14 +255,15 @@ def watch(options: argparse.Namespace, policy: MiniPolicy) -> list[Look]:
         for number in range(options.episodes):
             arm.reset(0, init_state=number)
             recorder = LookRecorder(policy, renderer, options.stride)
-            run_episode(
+            result = run_episode(
                 arm, policy, settings=settings, latency=Latency(), seed=number, on_frame=recorder
             )
             looks += recorder.looks
+            solved += result.success
     if arm is not None and renderer is not None:
         renderer.close()
         arm.close()
-    return looks
+    return looks, solved
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
@@ -275,7 +276,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(policy, MiniPolicy):
         msg = f'{options.policy} is of the kind {policy.spec.kind}; allowed: mini'
         raise SafeVlaError(msg)
-    looks = watch(options, policy)
+    looks, solved = watch(options, policy)
     if not looks:
         msg = 'no frame before a grasp was seen: use more episodes or a smaller stride'
         raise SafeVlaError(msg)
@@ -290,7 +291,9 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
             cv2.imwrite(str(path), picture[:, :, ::-1])
     return {
         'policy': find_policy(options.policy).name,
-        'episodes_per_task': options.episodes,
+        'episodes': options.episodes * len(options.tasks),
+        'solved': solved,
+        'plain_objects': options.plain,
         'frame_stride': options.stride,
         'first_deep_layer': first_deep,
         'sentences': {
@@ -307,7 +310,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
 
 def make_markdown(report: dict[str, Any]) -> str:
     """Lay the report out as Markdown tables."""
-    lines = []
+    lines = ['', f'{report["solved"]} of {report["episodes"]} episodes solved']
     for sentence, figures in report['sentences'].items():
         layers = range(len(figures['effective_tokens_by_layer']))
         titles = [f'{sentence}: camera, thing', 'area %', *map(str, layers), 'deep']
