@@ -25,8 +25,8 @@ demo:
 
 replay-example:
 	@$(PYTHON) tools/prepare.py demo
-	$(BIN)/python -m safe_vla_ros.replay test/bags/drawer_open \
-	  --params config/mini_metaworld.yaml --compare none,fastv,random --latency 60 \
+	$(BIN)/python -m safe_vla_ros.replay test/bags/bowl_to_plate \
+	  --params config/mini_libero.yaml --compare none,fastv,random --latency 60 \
 	  --out out/replay --overwrite $(ARGS)
 
 test: lint

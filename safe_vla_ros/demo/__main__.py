@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         summary = make_summary(options, session.episodes, session.diagnostics, complete=status == 0)
         display.console.print(success_table(summary))
         display.console.print(figures_table(summary))
-        display.say(summary['comparison'].get('note', ''))
+        display.say(summary['attribution'])
         recorded = options.record is not None and not session.troubles
         # First what matters most: on a full disk the videos would take its place.
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from safe_vla_ros.demo.results import group_by, pruning_numbers, rates, task_numbers
+from safe_vla_ros.sim.attribution import attribution
 from safe_vla_ros.whole_files import write_json
 
 if TYPE_CHECKING:
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
     from safe_vla_ros.demo.options import Options
     from safe_vla_ros.demo.results import EpisodeResult
 
-SPEED_NOTE = (
-    'The mini policy is bound by dispatch: launching its many small operations takes longer than '
-    'their arithmetic, so pruning saves multiply-accumulates here but hardly milliseconds. Speed '
-    'is judged at 7B shapes: python -m safe_vla_ros.bench.speed --shape openvla-oft-7b'
-)
+CELLS = 4
+"""Columns of a method in the table of success."""
+
 CONTROL_KEYS = (
     'control_hz',
     'ticks',
@@ -58,6 +57,7 @@ def make_summary(
     return {
         'complete': complete,
         'options': {name: _plain(value) for name, value in vars(options).items()},
+        'attribution': attribution(plain_objects=options.plain_objects),
         'machine': describe_participants(),
         'methods': methods,
         'comparison': _compare(methods),
@@ -89,6 +89,7 @@ def success_table(summary: Mapping[str, Any]) -> Table:
     table.add_column('task')
     for method in methods:
         table.add_column(method, justify='right')
+        table.add_column('wrong bowl', justify='right')
         table.add_column('kept', justify='right')
         table.add_column('key steps', justify='right')
     tasks = dict.fromkeys(task for numbers in methods.values() for task in numbers['tasks'])
@@ -96,7 +97,7 @@ def success_table(summary: Mapping[str, Any]) -> Table:
         row = [task]
         for numbers in methods.values():
             found = numbers['tasks'].get(task)
-            row += _task_cells(found) if found else ['-', '-', '-']
+            row += _task_cells(found) if found else ['-'] * CELLS
         table.add_row(*row)
     table.add_section()
     table.add_row('all', *(c for numbers in methods.values() for c in _task_cells(numbers['all'])))
@@ -140,7 +141,7 @@ def _compare(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if 'none' not in methods:
         return {}
     base = methods['none']
-    found: dict[str, Any] = {'note': SPEED_NOTE}
+    found: dict[str, Any] = {}
     for method, numbers in methods.items():
         macs, base_macs = numbers['decoder_gmacs_per_step'], base['decoder_gmacs_per_step']
         latency, base_latency = numbers['latency_ms'].get('p50'), base['latency_ms'].get('p50')
@@ -181,6 +182,7 @@ def _task_cells(numbers: Mapping[str, Any]) -> list[str]:
     kept = numbers['tokens_kept_share']
     return [
         f'{numbers["successes"]}/{numbers["episodes"]}',
+        str(numbers['wrong_bowls']),
         '-' if kept is None else f'{kept:.0%}',
         str(numbers['key_steps']),
     ]

@@ -70,7 +70,8 @@ class Display:
         """Show what came out of an episode."""
         self._now = None
         mark = 'ok' if result.success else result.outcome
-        self._cells[result.task][result.method].append(f'{mark} {result.elapsed_s:.1f} s')
+        wrong = ', wrong bowl' if result.wrong_bowl else ''
+        self._cells[result.task][result.method].append(f'{mark} {result.elapsed_s:.1f} s{wrong}')
         if self._live.is_started:
             self._live.update(self._table(), refresh=True)
             return
@@ -81,7 +82,7 @@ class Display:
             f'{result.elapsed_s:5.2f} s, {numbers["inferences"]:3d} inferences, '
             f'{numbers["key_steps"]:2d} key steps, '
             f'kept {"-" if kept is None else format(kept, ".0%")}, '
-            f'{"-" if latency is None else format(latency, ".0f")} ms'
+            f'{"-" if latency is None else format(latency, ".0f")} ms{wrong}'
         )
 
     def _table(self) -> Table:

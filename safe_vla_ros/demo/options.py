@@ -16,6 +16,9 @@ from safe_vla_ros.successors import successor_note
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+REAL_TIME_FACTOR = 0.5
+"""What two cores keep up with: robot, cameras, policy and node."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -37,7 +40,7 @@ class Options:
         sim_time: Whether the robot publishes /clock and the policy node follows it.
         episode_duration_s: Simulated time after which an episode has failed.
         camera_rate_hz: Rate of the robot's cameras.
-        plain_objects: Whether things of restricted licences are drawn in one colour.
+        plain_objects: Whether things of restricted licences are drawn as plain boxes.
         domain_id: ROS domain of the demo.
     """
 
@@ -67,8 +70,6 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     methods = (given.method,) if given.method == 'none' else (given.method, 'none')
     if given.record is not None and given.record.exists():
         parser.error(f'--record {given.record} exists; name a directory that does not')
-    if given.real_time_factor != 1.0 and not given.sim_time:
-        parser.error('--real-time-factor other than 1 needs --sim-time')
     if given.params_file is not None and not given.params_file.is_file():
         gone = successor_note(str(given.params_file))
         parser.error(gone or f'--params-file {given.params_file} is not a file')
@@ -85,7 +86,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         policy=given.policy,
         params_file=given.params_file,
         real_time_factor=given.real_time_factor,
-        sim_time=given.sim_time,
+        sim_time=given.sim_time or given.real_time_factor != 1.0,
         episode_duration_s=given.episode_duration,
         camera_rate_hz=given.camera_rate,
         plain_objects=not given.original_objects,
@@ -133,8 +134,8 @@ def _make_parser() -> argparse.ArgumentParser:
     add('--policy', help='policy directory or bundled name (as in the robot YAML)')
     add('--params-file', type=Path, help='robot YAML (config/mini_libero.yaml)')
     add(
-        '--real-time-factor', type=_number(0.05, 10.0), default=1.0,
-        help='speed of the simulation (%(default)s); another one than 1 needs --sim-time',
+        '--real-time-factor', type=_number(0.05, 10.0), default=REAL_TIME_FACTOR,
+        help='speed of the simulation; any but 1 implies --sim-time (%(default)s)',
     )  # fmt: skip
     add('--sim-time', action='store_true', help='publish /clock and follow it')
     add(
@@ -148,8 +149,8 @@ def _make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         '--original-objects', action='store_true',
-        help='show the labels of things whose licences restrict passing pictures on (a box of '
-        'cookies on every table, see NOTICE)',
+        help='show things whose licences restrict passing pictures on (cookies and cabinet, see '
+        'NOTICE) instead of plain boxes',
     )  # fmt: skip
     add(
         '--domain-id', type=_whole(0, 232), default=own_domain(),

@@ -9,6 +9,7 @@ import numpy as np
 
 from safe_vla_ros.runtime.diagnostics import NONE, read_pass
 from safe_vla_ros.runtime.pruning_totals import PruningTotals
+from safe_vla_ros.sim.lifting import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,8 @@ class EpisodeResult:
         outcome: ``success``, ``timeout`` or ``aborted``.
         elapsed_s: Simulated time that it took.
         duration_s: Time that it took on the wall clock.
+        sentence: What was asked for.
+        first_lifted: Of LIBERO-Spatial's two bowls, ``asked`` or ``other``; ``none`` if none was.
         inferences: Values of every ``~/inference``, see ``runtime.diagnostics``.
         robot: Values of the robot's diagnostics, once a second.
     """
@@ -35,6 +38,8 @@ class EpisodeResult:
     outcome: str
     elapsed_s: float
     duration_s: float
+    sentence: str
+    first_lifted: str
     inferences: tuple[Mapping[str, str], ...]
     robot: tuple[Mapping[str, str], ...] = ()
 
@@ -43,13 +48,21 @@ class EpisodeResult:
         """Whether the task was done in time."""
         return self.outcome == 'success'
 
+    @property
+    def wrong_bowl(self) -> bool:
+        """Whether the bowl that was not asked for was lifted first."""
+        return self.first_lifted == OTHER
+
     def numbers(self) -> dict[str, Any]:
         """Return what goes into the summary about this episode."""
         return {
             'method': self.method,
             'task': self.task,
             'seed': self.seed,
+            'asked': self.sentence,
             'outcome': self.outcome,
+            'success': self.success,
+            'first_lifted': self.first_lifted,
             'elapsed_s': self.elapsed_s,
             'duration_s': round(self.duration_s, 3),
             **pruning_numbers([self]),
@@ -114,6 +127,7 @@ def task_numbers(episodes: Sequence[EpisodeResult]) -> dict[str, Any]:
         'episodes': len(episodes),
         'successes': len(done),
         'success_rate': _rounded(len(done) / len(episodes) if episodes else None),
+        'wrong_bowls': sum(episode.wrong_bowl for episode in episodes),
         'elapsed_s_of_successes': round(float(np.mean([e.elapsed_s for e in done])), 3)
         if done
         else None,

@@ -17,7 +17,6 @@ from safe_vla_ros.ros.episode_driver import DriverError, EpisodeDriver
 from safe_vla_ros.sim.attribution import attribution
 from safe_vla_ros.sim.rendering import CAMERA_SIZES_PX
 from safe_vla_ros.sim.robot_file import robot_file
-from safe_vla_ros.sim.tasks import get_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -74,6 +73,7 @@ def run_session(options: Options, display: Display, session: Session) -> None:
             use_sim_time=options.sim_time,
         )  # fmt: skip
         stack.callback(driver.close)
+        display.say(_pace(options))
         display.say('Loading the policy ...')
         try:
             driver.configure()
@@ -126,6 +126,16 @@ def make_children(options: Options) -> list[Child]:
             environment=environment,
         ),
     ]
+
+
+def _pace(options: Options) -> str:
+    factor = options.real_time_factor
+    if factor == 1.0:
+        return 'The robot moves in real time (real_time_factor 1).'
+    return (
+        f"The robot's time runs at {factor:g} of real time (real_time_factor), so a latency of the "
+        f'policy of 100 ms is one of {100 * factor:g} ms to the robot.'
+    )
 
 
 def write_films(options: Options, session: Session) -> list[str]:
@@ -220,6 +230,8 @@ class _Run:
             outcome=event.message,
             elapsed_s=float(event.values['elapsed_s']),
             duration_s=duration_s,
+            sentence=event.values['instruction'],
+            first_lifted=event.values['first_lifted'],
             inferences=tuple(note.values for note in notes.inferences),
             robot=tuple(n.values for n in notes.diagnostics if n.name.endswith(': robot')),
         )
@@ -242,7 +254,7 @@ def _film(result: EpisodeResult, notes: EpisodeNotes, options: Options) -> Film:
         [frame for frame in notes.pictures.get(name, []) if frame[0] >= started_s]
         for name in ('camera', *CAMERA_SIZES_PX)
     )
-    caption = f'"{get_task(result.task).sentence}"   {result.method}: {result.outcome}'
+    caption = f'"{result.sentence}"   {result.method}: {result.outcome}'
     return Film(caption, camera, overlays, attribution(plain_objects=options.plain_objects))
 
 

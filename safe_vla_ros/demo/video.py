@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 VIEW_PX = 400
 BAR_PX = 40
-SMALL_BAR_PX = 22
+LINE_PX = 16
+"""Height of a line of small print; even, as video needs it."""
+
 GAP_PX = 8
 BACKGROUND = 24
+FONT, SMALL = cv2.FONT_HERSHEY_SIMPLEX, 0.36
 PICTURES = 3
 MOMENT = 40
 """Which moment the picture shows, percent of an episode: the hand is on its way or at the bowl."""
@@ -113,7 +116,7 @@ def compose(film: Film, stamp_s: float) -> UInt8Array:
     row = np.concatenate(pieces, axis=1)
     caption = f'{_elapsed(film, stamp_s)}   {film.caption}'
     width = row.shape[1]
-    return np.concatenate([row, _bar(caption, width), _bar(film.credits, width, small=True)])
+    return np.concatenate([row, _bar(caption, width), _small_print(film.credits, width)])
 
 
 def write_picture(films: Sequence[Film], path: Path) -> bool:
@@ -137,7 +140,7 @@ def write_picture(films: Sequence[Film], path: Path) -> bool:
     gap = np.full((height, GAP_PX, 3), BACKGROUND, np.uint8)
     pieces = [piece for column in columns for piece in (_pad(column, height), gap)][:-1]
     row = np.concatenate(pieces, axis=1)
-    picture = np.concatenate([row, _bar(shown[0].credits, row.shape[1], small=True)])
+    picture = np.concatenate([row, _small_print(shown[0].credits, row.shape[1])])
     encoded, data = cv2.imencode('.png', picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if encoded:
         try:
@@ -184,15 +187,31 @@ def _scale(image: UInt8Array) -> UInt8Array:
     return np.asarray(resized, dtype=np.uint8)
 
 
-def _bar(text: str, width: int, *, small: bool = False) -> UInt8Array:
+def _bar(text: str, width: int) -> UInt8Array:
     """Return a dark bar with a line of text, in letters that let it fit."""
-    height, size, row = (SMALL_BAR_PX, 0.36, 14) if small else (BAR_PX, 0.45, 26)
-    bar = np.full((height, width, 3), BACKGROUND, np.uint8)
-    font = cv2.FONT_HERSHEY_SIMPLEX
-    needed = cv2.getTextSize(text, font, size, 1)[0][0]
-    size *= min(1.0, (width - 16) / max(needed, 1))
-    cv2.putText(bar, text, (8, row), font, size, (235,) * 3, 1, cv2.LINE_AA)
+    bar = np.full((BAR_PX, width, 3), BACKGROUND, np.uint8)
+    size = 0.45 * min(1.0, (width - 16) / max(_text_width(text, 0.45), 1))
+    cv2.putText(bar, text, (8, 26), FONT, size, (235,) * 3, 1, cv2.LINE_AA)
     return bar
+
+
+def _small_print(text: str, width: int) -> UInt8Array:
+    """Return a dark bar with as many small lines as the text needs."""
+    lines = ['']
+    for word in text.split():
+        longer = f'{lines[-1]} {word}'.strip()
+        if _text_width(longer, SMALL) > width - 16:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    bar = np.full((LINE_PX * len(lines) + 6, width, 3), BACKGROUND, np.uint8)
+    for row, line in enumerate(lines, start=1):
+        cv2.putText(bar, line, (8, LINE_PX * row), FONT, SMALL, (200,) * 3, 1, cv2.LINE_AA)
+    return bar
+
+
+def _text_width(text: str, size: float) -> int:
+    return int(cv2.getTextSize(text, FONT, size, 1)[0][0])
 
 
 def _pad(image: UInt8Array, height: int) -> UInt8Array:

@@ -60,6 +60,7 @@ def episode_message(event: EpisodeEvent, node_name: str) -> DiagnosticArray:
         'init_state': NONE if event.init_state is None else str(event.init_state),
         'instruction': event.instruction,
         'elapsed_s': f'{event.elapsed_s:.4f}',
+        'first_lifted': event.first_lifted or NONE,
     }
     status = status_message(f'{node_name}: episode', level, event.kind, HARDWARE_ID, values)
     message = DiagnosticArray(status=[status])

@@ -66,7 +66,7 @@ SIM_PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             'plain_objects', 'bool',
-            'Draw things of restricted licences in one colour: for pictures that are passed on.',
+            'Draw plain boxes for things of restricted licences: for pictures that are passed on.',
             default=False, change=Change.READ_ONLY,
         ),
         Parameter(

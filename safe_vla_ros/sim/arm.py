@@ -79,7 +79,7 @@ class SimulatedPanda:
             seed: Seed of the placement.
             init_state: Number of an official initial state; see ``reset``.
             light_meshes: Simplify what is only seen, never touched; see ``mesh_decimation``.
-            plain_objects: Draw things of restricted licences in one colour, for pictures that are
+            plain_objects: Draw plain boxes for things of restricted licences, for pictures that are
                 to be passed on.
 
         Raises:

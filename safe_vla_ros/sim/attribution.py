@@ -6,14 +6,14 @@ FREE = (
     'Scenes: LIBERO (Liu et al. 2023, CC BY 4.0); bowls, plate and ramekin: Google Scanned Objects '
     '(CC BY 4.0); robot: robosuite (MIT)'
 )
-RESTRICTED = 'box of cookies: HOPE (NVIDIA 2020, CC BY-NC-SA 4.0)'
-PLAIN = 'the box is drawn without its label'
+RESTRICTED = 'box of cookies: HOPE (NVIDIA, CC BY-NC-SA 4.0); cabinet: TurboSquid, terms unknown'
+PLAIN = 'plain boxes stand for cookies and cabinet'
 
 
 def attribution(*, plain_objects: bool) -> str:
     """Return the line that belongs beside every picture, video and recording.
 
     Args:
-        plain_objects: Whether things of restricted licences were drawn in one colour.
+        plain_objects: Whether things of restricted licences were drawn as plain boxes.
     """
     return f'{FREE}; {PLAIN if plain_objects else RESTRICTED}'

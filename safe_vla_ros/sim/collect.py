@@ -45,7 +45,7 @@ class Shard:
         first_seed: Seed of its first episode.
         policy: Directory of the policy that drives, or None for the expert.
         frame_stride: One frame in this many is labelled.
-        plain: Draw things of restricted licences in one colour.
+        plain: Draw plain boxes for things of restricted licences.
     """
 
     path: Path

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from safe_vla_ros.sim.arm import SimulatedPanda
+    from safe_vla_ros.sim.expert import TableView
     from safe_vla_ros.sim.rollout import Frame
     from safe_vla_ros.types import Float64Array
 
@@ -16,7 +17,7 @@ ASKED, OTHER = 'asked', 'other'
 
 
 class LiftWatch:
-    """Watches the frames of one episode; see ``rollout.FrameListener``.
+    """Watches one episode's bowls; also a ``rollout.FrameListener``.
 
     Attributes:
         first: The bowl that was lifted first, ``ASKED`` or ``OTHER``; None as long as none was.
@@ -24,21 +25,21 @@ class LiftWatch:
 
     def __init__(self) -> None:
         self.first: str | None = None
-        self._other_asked = False
         self._stood_m: tuple[float, float] | None = None
 
     def __call__(self, arm: SimulatedPanda, frame: Frame, proprio: Float64Array) -> None:
-        """Compare the bowls' heights with those in the first frame."""
-        del proprio
-        table = frame.state
-        if table is None or self.first is not None:
+        """Look at a frame of a rollout."""
+        del arm, proprio
+        if frame.state is not None:
+            self.see(frame.state)
+
+    def see(self, table: TableView) -> None:
+        """Compare the bowls' heights with those that were seen first."""
+        if self.first is not None:
             return
         heights = (float(table.bowl[2]), float(table.other_bowl[2]))
         if self._stood_m is None:
             self._stood_m = heights
-        elif arm.task.other_bowl != self._other_asked:
-            self._stood_m = self._stood_m[::-1]
-        self._other_asked = arm.task.other_bowl
         for name, now_m, stood_m in zip((ASKED, OTHER), heights, self._stood_m, strict=True):
             if now_m - stood_m > LIFTED_M:
                 self.first = name

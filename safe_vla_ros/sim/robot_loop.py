@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from safe_vla_ros.sim.arm import STEP_S
+from safe_vla_ros.sim.expert import look
+from safe_vla_ros.sim.lifting import LiftWatch
+from safe_vla_ros.sim.tasks import SPATIAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +49,7 @@ class EpisodeEvent:
         episode: Number of the episode since the robot was started, from 1.
         task, seed, init_state, instruction: What was asked for, and in which placement.
         elapsed_s: Simulated time since the start.
+        first_lifted: Of LIBERO-Spatial's bowls, ``lifting.ASKED`` or ``OTHER``; None if none was.
     """
 
     kind: str
@@ -56,6 +60,7 @@ class EpisodeEvent:
     init_state: int | None
     instruction: str
     elapsed_s: float
+    first_lifted: str | None = None
 
 
 class RobotListener(Protocol):
@@ -150,6 +155,7 @@ class RobotLoop:
         self._next_capture_s = self._next_state_s = 0.0
         self._episode: EpisodeEvent | None = None
         self._episodes = 0
+        self._lifts = LiftWatch()
         self.late_steps = 0
         self.slips = 0
         self.error: Exception | None = None
@@ -302,6 +308,7 @@ class RobotLoop:
             return
         self._first_step = self._steps
         self._episodes += 1
+        self._lifts = LiftWatch()
         self._next_capture_s = self._next_state_s = now_s
         self._episode = EpisodeEvent(
             'started', now_s, self._episodes, order.arm.task.name, *order.episode,
@@ -312,6 +319,8 @@ class RobotLoop:
     def _end_episode(self, arm: SimulatedPanda, now_s: float) -> None:
         if self._episode is None or self._episode.kind != 'started':
             return
+        if arm.task.suite == SPATIAL:
+            self._lifts.see(look(arm))
         limit_s = self._settings.episode_duration_s or arm.task.max_duration_s
         if arm.success:
             self._tell('success', now_s)
@@ -326,7 +335,10 @@ class RobotLoop:
         running = self._episode
         if running is None:
             return
-        self._episode = replace(running, kind=kind, stamp_s=now_s, elapsed_s=self._elapsed_s)
+        self._episode = replace(
+            running, kind=kind, stamp_s=now_s, elapsed_s=self._elapsed_s,
+            first_lifted=self._lifts.first,
+        )  # fmt: skip
         self._listener.on_episode(self._episode)
 
     def _report(self, arm: SimulatedPanda, now_s: float) -> None:

@@ -28,10 +28,19 @@ CONTROL_PERIOD_S = 0.05
 SETTLING_STEPS = 10
 """Control steps with an open gripper before an episode, as the published evaluations have them."""
 
-_RESTRICTED = ('hope_objects', 'turbosquid_objects')
-"""The benchmark's modules: HOPE is CC BY-NC-SA 4.0, TurboSquid's models have their own terms."""
+_RESTRICTED: dict[str, tuple[float, float, float]] = {
+    'hope_objects': (0.55, 0.42, 0.3),
+    'turbosquid_objects': (0.55, 0.42, 0.3),
+    'WoodenCabinet': (0.16, 0.145, 0.125),
+}
+"""Modules and classes of the benchmark, with the colour (RGB) of their plain look.
 
-_PLAIN_RGB = 0.55, 0.42, 0.3
+HOPE is CC BY-NC-SA 4.0. TurboSquid's models have sellers and terms that LIBERO does not name, and
+the cabinet's mesh is one of them.
+"""
+
+_SEEN_GROUP, _HIDDEN_GROUP = 1, 0
+"""LIBERO's groups of geoms that are looked at, and of those that are touched."""
 
 _MOST_SHIFT_M = 0.04
 """How far an object may slide while it comes to rest."""
@@ -137,23 +146,30 @@ class Scene:
         return tuple(self._env.fixtures_dict)
 
     @property
-    def restricted_objects(self) -> tuple[str, ...]:
-        """Objects from data sets whose own licences stand over the benchmark's."""
+    def restricted_objects(self) -> dict[str, tuple[float, float, float]]:
+        """Objects whose own licences stand over the benchmark's, with their plain colours (RGB)."""
         things = {**self._env.objects_dict, **self._env.fixtures_dict}
-        return tuple(
-            name
-            for name, thing in things.items()
-            if type(thing).__module__.rpartition('.')[2] in _RESTRICTED
-        )
+        found = {}
+        for name, thing in things.items():
+            kind = type(thing)
+            for known in (kind.__module__.rpartition('.')[2], kind.__name__):
+                if known in _RESTRICTED:
+                    found[name] = _RESTRICTED[known]
+        return found
 
     def draw_plainly(self) -> None:
-        """Draw restricted objects in one colour, without their labels."""
+        """Draw the boxes by which restricted objects are touched instead of what they look like.
+
+        The boxes are the benchmark's own, so nothing of the objects' meshes and textures is seen.
+        """
         model = self._model
-        for name in self.restricted_objects:
-            root = self._env.obj_body_id[name]
-            geoms = model.body_rootid[model.geom_bodyid] == root
-            model.geom_matid[geoms] = -1
-            model.geom_rgba[geoms, :3] = _PLAIN_RGB
+        for name, colour in self.restricted_objects.items():
+            own = model.body_rootid[model.geom_bodyid] == self._env.obj_body_id[name]
+            touched = own & (model.geom_contype > 0)
+            model.geom_group[own] = _HIDDEN_GROUP
+            model.geom_group[touched] = _SEEN_GROUP
+            model.geom_matid[touched] = -1
+            model.geom_rgba[touched] = (*colour, 1.0)
 
     @property
     def object_names(self) -> tuple[str, ...]:

@@ -47,7 +47,8 @@ def episode(method, task='libero_spatial/0', outcome='success', **changes):
         steps = tuple(step(i, kept=100, latency_ms=25.0, gmacs=2.0) for i in range(3))
     values = {
         'method': method, 'task': task, 'seed': 7, 'outcome': outcome, 'elapsed_s': 2.0,
-        'duration_s': 1.5, 'inferences': steps,
+        'duration_s': 1.5, 'sentence': 'pick up the bowl', 'first_lifted': 'asked',
+        'inferences': steps,
         'robot': ({'camera_hz': '3.0'}, {'camera_hz': '20.0', 'physics_hz': '80.0'}),
     }  # fmt: skip
     return EpisodeResult(**{**values, **changes})
@@ -65,10 +66,11 @@ DIAGNOSTICS = {
 
 @pytest.fixture
 def summary():
-    options = parse_options(['--tasks', 'libero_spatial/0,libero_spatial/8'])
+    tasks = 'libero_spatial/0,libero_spatial/8'
+    options = parse_options(['--tasks', tasks, '--real-time-factor', '1'])
     episodes = [
         episode('safe'),
-        episode('safe', 'libero_spatial/8', 'timeout'),
+        episode('safe', 'libero_spatial/8', 'timeout', first_lifted='other'),
         episode('none'),
         episode('none', 'libero_spatial/8'),
     ]
@@ -93,12 +95,12 @@ def test_the_summary_compares_with_none_on_the_same_seeds(summary):
     assert summary['complete'] is True
     safe, none = summary['methods']['safe'], summary['methods']['none']
     assert safe['tasks']['libero_spatial/8'] == {
-        'episodes': 1, 'successes': 0, 'success_rate': 0.0, 'elapsed_s_of_successes': None,
+        'episodes': 1, 'successes': 0, 'success_rate': 0.0, 'wrong_bowls': 1,
+        'elapsed_s_of_successes': None,
         'tokens_kept_share': 0.5, 'key_steps': 1,
     }  # fmt: skip
     assert (safe['all']['successes'], none['all']['successes']) == (1, 2)
     assert summary['comparison']['safe'] == {'decoder_macs_saved': 1.5, 'latency_ratio': 1.25}
-    assert 'bound by dispatch' in summary['comparison']['note']
     assert safe['control'] == {
         'control_hz': 50.0, 'ticks': 1000, 'missed_ticks': 2, 'tick_deviation_ms_p99': 3.1,
         'halts': 'paused 1',
@@ -106,6 +108,17 @@ def test_the_summary_compares_with_none_on_the_same_seeds(summary):
     assert safe['rates'] == {
         'control_hz': 50.0, 'inference_hz': 2.0, 'camera_hz': 20.0, 'physics_hz': 80.0,
     }  # fmt: skip
+
+
+def test_every_episode_tells_what_was_asked_for_and_which_bowl_was_lifted_first(summary):
+    told = [(e['asked'], e['success'], e['first_lifted']) for e in summary['episodes'][:2]]
+    assert told == [('pick up the bowl', True, 'asked'), ('pick up the bowl', False, 'other')]
+    assert summary['methods']['safe']['all']['wrong_bowls'] == 1
+
+
+def test_the_summary_says_whose_scenes_they_are(summary):
+    assert 'LIBERO' in summary['attribution']
+    assert 'HOPE' not in summary['attribution']
 
 
 def test_the_summary_is_strict_json_and_replaces_an_older_file(summary, tmp_path):

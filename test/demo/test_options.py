@@ -23,6 +23,12 @@ def test_another_method_is_compared_with_none_and_none_with_nothing():
     assert parse_options(['--method', 'none']).methods == ('none',)
 
 
+def test_another_pace_than_real_time_needs_simulated_time():
+    assert parse_options([]).sim_time
+    assert not parse_options(['--real-time-factor', '1']).sim_time
+    assert parse_options(['--real-time-factor', '1', '--sim-time']).sim_time
+
+
 def test_tasks_keep_their_order_and_are_named_once():
     first, second = 'libero_spatial/8/other', 'libero_goal/3'
     assert parse_options(['--tasks', f'{first},{second},{first}']).tasks == (first, second)
@@ -40,7 +46,7 @@ def test_tasks_keep_their_order_and_are_named_once():
         (['--method', 'best'], "invalid choice: 'best'"),
         (['--record', '.'], '--record . exists; name a directory that does not'),
         (['--params-file', 'nowhere.yaml'], '--params-file nowhere.yaml is not a file'),
-        (['--real-time-factor', '0.5'], 'other than 1 needs --sim-time'),
+        (['--real-time-factor', '0'], 'must be a number from 0.05 to 10'),
         (['--domain-id', '233'], 'must be an integer from 0 to 232'),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from safe_vla_ros.demo.video import (
     BAR_PX,
     GAP_PX,
-    SMALL_BAR_PX,
+    LINE_PX,
     VIEW_PX,
     Film,
     compose,
@@ -18,6 +18,9 @@ from safe_vla_ros.demo.video import (
     write_video,
 )
 from safe_vla_ros.errors import OutputError
+
+SMALL_BAR_PX = LINE_PX + 6
+"""Height of one line of credits."""
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -43,6 +46,14 @@ def test_camera_and_the_newest_overlay_of_that_moment_stand_side_by_side():
     caption, credit = after[VIEW_PX : VIEW_PX + BAR_PX], after[VIEW_PX + BAR_PX :]
     assert (caption > 100).any()
     assert (credit > 100).any()
+
+
+def test_long_credits_take_more_lines_instead_of_smaller_letters():
+    one = film()
+    long = Film(one.caption, one.camera, one.overlays, credits='a name that is long ' * 12)
+    higher = compose(long, 10.0).shape[0] - compose(one, 10.0).shape[0]
+    assert higher > 0
+    assert higher % LINE_PX == 0
 
 
 def test_a_video_has_one_frame_per_picture(tmp_path):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-RECORDING = Path(__file__).parents[1] / 'bags' / 'drawer_open'
+RECORDING = Path(__file__).parents[1] / 'bags' / 'bowl_to_plate'
 STORE = get_typestore(Stores.ROS2_JAZZY)
 
 
@@ -65,6 +65,9 @@ def examples() -> dict[str, bytes]:
     types = STORE.types
     stamp = types['builtin_interfaces/msg/Time'](sec=1, nanosec=2)
     header = types['std_msgs/msg/Header'](stamp=stamp, frame_id='camera')
+    pixels = np.zeros(8 * 8 * 3, np.uint8)
+    raw = types['sensor_msgs/msg/Image'](header, 8, 8, 'rgb8', 0, 24, pixels)
+    found[raw.__msgtype__] = bytes(STORE.serialize_cdr(raw, raw.__msgtype__))
     data = cv2.imencode('.jpg', np.zeros((8, 8, 3), np.uint8))[1].ravel()
     picture = types['sensor_msgs/msg/CompressedImage'](header=header, format='jpeg', data=data)
     found[picture.__msgtype__] = bytes(STORE.serialize_cdr(picture, picture.__msgtype__))

@@ -13,7 +13,7 @@ from safe_vla_ros.replay.cli import main
 from safe_vla_ros.replay.output import read_summary
 
 ROOT = Path(__file__).parents[2]
-BAG = ROOT / 'test' / 'bags' / 'drawer_open'
+BAG = ROOT / 'test' / 'bags' / 'bowl_to_plate'
 GOLDEN = Path(__file__).with_name('golden.json')
 STEP_KEYS = ('method', 'episode', 'step', 'key_step', 'reason')
 TOTALS = (
@@ -30,7 +30,7 @@ TOTALS = (
 
 def replay(out):
     """Replay the recording and return the numbers that are compared."""
-    arguments = ['--params', str(ROOT / 'config' / 'mini_metaworld.yaml'), '--latency', '60']
+    arguments = ['--params', str(ROOT / 'config' / 'mini_libero.yaml'), '--latency', '60']
     options = ['--compare', 'none,fastv', '--overlays', 'none', '--out', str(out)]
     assert main([str(BAG), *arguments, *options]) == 0
     summary = read_summary(out)

@@ -152,6 +152,20 @@ def test_success_ends_an_episode_once_and_a_new_one_aborts_a_running_one(arm):
     assert kinds == [('started', 7), ('aborted', 7), ('started', 8), ('success', 8)]
 
 
+@pytest.mark.parametrize(('asked_for', 'lifted'), [('arm', 'asked'), ('other_arm', 'other')])
+def test_the_end_of_an_episode_tells_which_bowl_was_first_lifted(asked_for, lifted, request):
+    arm = request.getfixturevalue(asked_for)
+    loop, listener = simulated(arm, episode_duration_s=0.3)
+    begin(loop, arm, 7, 0)
+    run(loop, 0.1)
+    arm.scene.data.joint('akita_black_bowl_1_joint0').qpos[2] += 0.1
+    run(loop, 0.5)
+    assert [event.first_lifted for event in listener.episodes] == [None, lifted]
+    begin(loop, arm, 8)
+    run(loop, 0.5)
+    assert listener.episodes[-1].first_lifted is None
+
+
 def test_taking_the_arm_away_aborts_the_episode(arm):
     loop, listener = simulated(arm)
     begin(loop, arm, 7)
