@@ -20,8 +20,8 @@ import numpy as np
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies import find_policy
 from safe_vla_ros.policies.mini import MiniPolicy
-from safe_vla_ros.runtime.overlay import overlay_size, render_overlay, score_range
-from safe_vla_ros.runtime.overlay_strip import StripFacts, strip_height
+from safe_vla_ros.runtime.overlay import render_overlay, score_range
+from safe_vla_ros.runtime.overlay_strip import StripFacts
 from safe_vla_ros.sim.arm import SimulatedPanda
 from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
 from safe_vla_ros.sim.expert import OPEN_GAP_M
@@ -226,8 +226,7 @@ def draw(look: Look, first_deep: int) -> UInt8Array:
             facts=facts,
             shown_range=shown_range,
         )
-        height, width = overlay_size(*large.shape[:2])
-        picture = overlay[: height - strip_height(width)].copy()
+        picture = overlay[: size[1]].copy()  # without the strip below it
         mask = cv2.resize(look.asked[name].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
         outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, (0, 0, 0), 4)
@@ -250,7 +249,7 @@ def watch(options: argparse.Namespace, policy: MiniPolicy) -> list[Look]:
             if arm is not None and renderer is not None:
                 renderer.close()
                 arm.close()
-            arm = SimulatedPanda(task)
+            arm = SimulatedPanda(task, plain_objects=options.plain)
             renderer = Renderer(arm.model)
         arm.ask(task)
         for number in range(options.episodes):
@@ -349,6 +348,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument('--stride', type=int, default=5, help='look at every n-th frame of 20 Hz')
     parser.add_argument('--pictures', type=Path, help='folder for one picture per task')
+    parser.add_argument(
+        '--plain',
+        action='store_true',
+        help='draw things of restricted licences in one colour: for pictures that are passed on',
+    )
     parser.add_argument('--out', type=Path, help='write the report to this JSON file')
     options = parser.parse_args(arguments)
     try:

@@ -192,3 +192,21 @@ def test_images_are_averaged_when_they_shrink():
     prepared = prepare_image(image, 112)
     assert prepared.shape == (3, 112, 112)
     assert np.all(prepared == 100)
+
+
+def test_the_saliency_of_every_layer_is_told_by_camera(directory):
+    policy = load_bundled(str(directory))
+    even = policy._model.decoder.layers[3].self_attn.q_proj
+    with torch.no_grad():
+        even.weight.zero_()
+    by_layer = policy.saliency_by_layer(make_observation())
+    layers = policy.spec.num_layers
+    assert {name: grids.shape for name, grids in by_layer.items()} == {
+        'agentview': (layers, 14, 14),
+        'wrist': (layers, 8, 8),
+    }
+    flat = np.concatenate([grids.reshape(layers, -1) for grids in by_layer.values()], axis=1)
+    assert (flat.sum(1) < 1).all()
+    sequence = 260 + 1 + 20 + 8 + 1
+    np.testing.assert_allclose(flat[3], 1 / sequence, rtol=1e-5)
+    assert all(np.ptp(flat[layer]) > 1e-4 / sequence for layer in range(layers) if layer != 3)
