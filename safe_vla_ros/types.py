@@ -131,8 +131,8 @@ class PruningSettings:
     A field without a parameter says here what it is.
 
     Attributes:
-        full_pass_share: Share of the passes that ``random`` and ``grid`` leave unpruned, 0..1; a
-            control with the budget of a method that has key steps.
+        full_pass_share: Share of the passes that ``random``, ``grid`` and ``vla_cache`` leave
+            unpruned, 0..1; a control with the budget of a method that has key steps.
         seed: Seed of ``random`` and of the shuffled saliency of ``refresh``.
     """
 

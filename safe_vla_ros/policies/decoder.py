@@ -136,6 +136,7 @@ class OpenPass:
     Attributes:
         rows: The rows in the stream; their hidden states are those after the final norm.
         cache: Keys and values by layer when asked for.
+        biases: What is added to the scores of each layer's keys, float32 [S'] or None, by layer.
         late_taps: What is still to be read, by layer; empty when the decoder has all rows.
     """
 
@@ -148,6 +149,7 @@ class OpenPass:
         context: KeyValueContext | None,
     ) -> None:
         self.cache: DynamicCache | None = None
+        self.biases: list[Tensor | None] = []
         self.late_taps: dict[int, Tap] = {}
         self._step = step
         self._input = step_input
@@ -156,7 +158,6 @@ class OpenPass:
         self._answers: dict[int, Tensor] = {}
         self._probed: list[tuple[int, int]] = []
         self._executed: list[tuple[int, int]] = []
-        self._key_bias: list[Tensor | None] = []
         self._config = decoder.config
         embeddings = step_input.embeddings[None]
         positions = torch.arange(step_input.layout.length, device=embeddings.device)
@@ -197,7 +198,7 @@ class OpenPass:
                 context_write=self._write(),
             )
             self._executed.append((rows.count, rows.keys))
-            self._key_bias.append(rows.log_counts)
+            self.biases.append(rows.bias)
             if tap is not None:
                 with stopwatch.stage('selection'):
                     answer = _answer(tap)
@@ -240,7 +241,7 @@ class OpenPass:
             cache=self.cache,
             stopwatch=self._stopwatch,
             context_bytes=0 if self._context is None else self._context.nbytes,
-            key_bias=tuple(self._key_bias),
+            key_bias=tuple(self.biases),
         )
 
     def _move(self, decoder: Any, context: KeyValueContext, source: Tensor) -> None:

@@ -147,11 +147,13 @@ class MiniVla(nn.Module):
             images: uint8 [1, 3, S, S] by camera.
 
         Returns:
-            float32 [N, P], cameras in the config's order.
+            float32 [N, P], cameras in the config's order; shorter ones are filled up with zeros,
+            which leave the angle between two of them as it is.
         """
-        return torch.cat(
-            [image_patches(images[name][0], *grid) for name, grid in self.config.grids.items()]
-        )
+        grids = self.config.grids.items()
+        patches = [image_patches(images[name][0], *grid) for name, grid in grids]
+        widest = max(part.shape[1] for part in patches)
+        return torch.cat([nn.functional.pad(p, (0, widest - p.shape[1])) for p in patches])
 
     def assemble(self, visual: Tensor, proprio: Tensor, instruction_ids: Tensor) -> Tensor:
         """Put the decoder's input sequence together.

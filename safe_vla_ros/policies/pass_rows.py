@@ -22,8 +22,6 @@ class PassRows:
         positions: Their original positions, int64 [n].
         mask: Attention mask [1, 1, n, S'] for S' keys; None where order and a causal flag say all.
         kept: Visual indices still in the stream, ascending int64 [M]; None when all are.
-        log_counts: Added to the attention scores of these rows as keys, float32 [n]: above 0 for a
-            stand-in; None when there is none.
     """
 
     def __init__(
@@ -52,7 +50,7 @@ class PassRows:
         self._all_positions = self.positions
         self._all_rotary = rotary
         self._visual_rows = layout.total
-        self.log_counts: Tensor | None = None
+        self._log_counts: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -88,8 +86,8 @@ class PassRows:
         visual = self.hidden[:, start : start + self._visual_rows]
         self.hidden = self.hidden.index_select(1, rows)
         self.positions = self.positions.index_select(0, rows)
-        if self.log_counts is not None:
-            self.log_counts = self.log_counts.index_select(0, rows)
+        if self._log_counts is not None:
+            self._log_counts = self._log_counts.index_select(0, rows)
         self.kept = kept
         self._visual_rows = len(kept)
         if ins is not None:
@@ -116,6 +114,11 @@ class PassRows:
         asked = self._layout.rows(name)
         return None if asked is None else self._layout.place(asked, self.count)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """What is added to the scores of the keys, float32 [S']; None without stand-ins."""
+        return self._log_counts
+
     def spread(self, saliency: Tensor) -> Tensor:
         """Give every visual token its place: from [V] of the columns to [N], 0 for the others."""
         if self.kept is None or self._context:
@@ -125,16 +128,16 @@ class PassRows:
     def _insert(self, ins: StandIns, visual: Tensor) -> None:
         behind = self._layout.visual.start + self._visual_rows
         made = torch.matmul(ins.weights.to(visual.dtype), visual)
-        counts = self.log_counts
+        counts = self._log_counts
         if counts is None:
             counts = torch.zeros(self.count, device=visual.device)
         self.hidden = torch.cat([self.hidden[:, :behind], made, self.hidden[:, behind:]], dim=1)
         places = ins.places + self._layout.visual.start
         self.positions = torch.cat([self.positions[:behind], places, self.positions[behind:]])
-        self.log_counts = torch.cat([counts[:behind], ins.log_counts, counts[behind:]])
+        self._log_counts = torch.cat([counts[:behind], ins.log_counts, counts[behind:]])
 
     def _make_mask(self) -> Tensor | None:
-        layout, counts = self._layout, self.log_counts
+        layout, counts = self._layout, self._log_counts
         if counts is None and not (self._context and layout.causal):
             return None
         keys = self._all_positions if self._context else self.positions

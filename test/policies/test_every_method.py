@@ -8,8 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from mini_policies import write_untrained_policy
-from openvla_checkpoints import golden_settings, unpack_golden
+from openvla_checkpoints import golden_settings, policy_settings, unpack_golden
 from small_decoder import (
     ACTIONS,
     FULL_PASSES,
@@ -23,12 +22,19 @@ from small_decoder import (
 )
 
 from safe_vla_ros.errors import NonFiniteError
-from safe_vla_ros.policies.decoder import decode_token, run_decoder
+from safe_vla_ros.policies.decoder import decode_token, run_decoder, run_layers
+from safe_vla_ros.policies.mini import MiniPolicy, make_tokenizer
+from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
 from safe_vla_ros.policies.registry import load_policy
 from safe_vla_ros.pruning import STUDY_NAMES, layer_macs, make_episode
 from safe_vla_ros.pruning.pooling import pooling_cells
-from safe_vla_ros.sim.closed_loop import load_bundled
-from safe_vla_ros.types import REFRESH_REASONS, MessageHeader, Observation, PruningSettings
+from safe_vla_ros.types import (
+    REFRESH_REASONS,
+    MessageHeader,
+    Observation,
+    PolicySpec,
+    PruningSettings,
+)
 
 METHODS = [name for name in STUDY_NAMES if name != 'none']
 WITH_MEMORY = list(FULL_PASSES)
@@ -161,6 +167,29 @@ def test_two_episodes_do_not_disturb_one_another(model, method):
         assert torch.equal(got.kept, expected.kept)
 
 
+@pytest.mark.parametrize('method', METHODS)
+def test_it_prunes_a_prefix_whose_action_rows_another_module_runs_afterwards(model, method):
+    episode, answers = make_episode(), torch.Generator().manual_seed(0)
+    layout = make_layout(action_rows=None)
+
+    for number in range(FULL_PASSES.get(method, 0) + 2):
+        pruning = PruningSettings(method=method, layer=2, refresh_threshold=-1.0)
+        open_pass = run_layers(
+            model,
+            make_input(number),
+            layout=layout,
+            episode=episode,
+            settings=pruning,
+            stamp_s=0.0,
+        )
+        for layer in open_pass.late_taps:
+            open_pass.observe(layer, torch.rand(20, generator=answers) / 20)
+        output = open_pass.finish()
+
+        assert output.pruned == (number >= FULL_PASSES.get(method, 0))
+        assert torch.isfinite(output.hidden).all()
+
+
 def test_grid_moves_on_with_every_step_and_shows_every_token(model):
     episode = make_episode()
 
@@ -170,12 +199,18 @@ def test_grid_moves_on_with_every_step_and_shows_every_token(model):
     assert all(sum(token < 12 for token in tokens) == 3 for tokens in kept)
 
 
-def test_grid_and_random_can_leave_a_share_of_the_passes_unpruned(model):
+@pytest.mark.parametrize('method', ['grid', 'vla_cache'])
+def test_a_share_of_the_passes_can_be_left_unpruned(model, method):
     episode = make_episode()
 
-    outputs = run(model, episode, 'grid', range(8), full_pass_share=0.25)
+    outputs = run(model, episode, method, range(8), full_pass_share=0.25)
 
-    assert [output.pruned for output in outputs] == [True, True, True, False] * 2
+    first = method == 'grid'
+    assert [output.pruned for output in outputs] == [first, True, True, False] + [True] * 3 + [
+        False
+    ]
+    plain = step(model, make_input(7), method='none')
+    assert torch.equal(outputs[7].hidden, plain.hidden)
 
 
 def test_sparsevlm_scores_by_the_attention_of_the_words_that_match_the_image(model):
@@ -429,12 +464,34 @@ def observations(policy, proprio, count):
         yield Observation(images, 'reach the red ball', proprio, dict.fromkeys(images, header))
 
 
+def untrained_mini():
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer(['reach the red ball'])
+    config = MiniConfig(
+        cameras={'first': 112, 'second': 84},
+        patch_sizes={'first': 8, 'second': 12},
+        vocab_size=tokenizer.get_vocab_size(),
+        instruction_length=6,
+        chunk_size=8,
+        action_dim=7,
+        proprio_dim=5,
+        proprio_mean=[0.0] * 5,
+        proprio_std=[0.1] * 5,
+        hidden_size=64,
+        num_attention_heads=2,
+        intermediate_size=96,
+    )
+    settings = policy_settings(cameras=tuple(config.cameras))
+    spec = PolicySpec('mini', 'mini', settings.cameras, 2, 8, config.num_hidden_layers)
+    return MiniPolicy(spec, settings, MiniVla(config).eval(), tokenizer)
+
+
 @pytest.fixture(scope='module')
 def policies(tmp_path_factory):
     torch.set_num_threads(1)
-    mini = load_bundled(str(write_untrained_policy(tmp_path_factory.mktemp('mini'))))
+    mini = untrained_mini()
     oft = load_policy(str(unpack_golden('set1', tmp_path_factory.mktemp('oft'))), golden_settings())
-    return {'mini': (mini, mini.spec.proprio_dim), 'openvla_oft': (oft, 8)}
+    return {'mini': (mini, 5), 'openvla_oft': (oft, 8)}
 
 
 @pytest.mark.parametrize('kind', ['mini', 'openvla_oft'])

@@ -32,3 +32,21 @@ def test_rows_over_stored_keys_match_the_figures_of_the_7b_shapes(visual, others
     share = pass_macs(32 * [(rows, keys)], **LLAMA_7B) / pass_macs(32 * [(keys, keys)], **LLAMA_7B)
 
     assert 100 * share == pytest.approx(percent, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ('keep', 'after_k', 'merged', 'from_0'),
+    [(0.25, 42.0, 56.6, 36.0), (0.125, 32.5, 47.0, 25.5), (0.0625, 27.7, 42.3, 20.3)],
+)
+def test_rows_that_leave_at_layer_k_or_before_the_first_match_the_table_of_the_methods(
+    keep, after_k, merged, from_0
+):
+    kept, cells = round(keep * 512) + 93, 2 * 7 * 7
+
+    def percent(*layers):
+        rows = [(n, n) for n, count in layers for _ in range(count)]
+        return 100 * pass_macs(rows, **LLAMA_7B) / pass_macs(32 * [(605, 605)], **LLAMA_7B)
+
+    assert percent((605, 3), (kept, 29)) == pytest.approx(after_k, abs=0.05)
+    assert percent((605, 3), (kept + cells, 29)) == pytest.approx(merged, abs=0.05)
+    assert percent((kept, 32)) == pytest.approx(from_0, abs=0.05)

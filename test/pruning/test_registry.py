@@ -8,7 +8,7 @@ from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.pruning import PRUNER_NAMES, STUDY_NAMES, make_pruner
 from safe_vla_ros.runtime.parameters import resolve
 from safe_vla_ros.sim.closed_loop import resolve_episode
-from safe_vla_ros.sim.expert import EXPERT_SPEC
+from safe_vla_ros.sim.expert_policy import EXPERT_SPEC
 from safe_vla_ros.types import STUDY_METHODS
 
 ONLY_STUDIES = 'oracle runs every step twice and is for studies in simulation only'

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safe_vla_ros.pruning.pruners.grid import dither_order, dithered_cells, is_full_pass
+from safe_vla_ros.pruning.full_passes import is_full_pass
+from safe_vla_ros.pruning.pruners.grid import dither_order, dithered_cells
 from safe_vla_ros.pruning.pruners.sparsevlm import rater_weights
 from safe_vla_ros.pruning.pruners.vla_pruner import decayed_guide, relevant_tokens
 

@@ -100,8 +100,10 @@ def test_a_policy_that_renews_says_what_it_keeps_and_what_has_no_effect(start, g
     ) as bench:
         robot = bench.robot
         assert robot.transition('configure')
-        # 8 layers of 290 keys and 290 values, 192 numbers each, in float32.
-        size = f'{8 * 2 * 290 * 192 * 4 / 1e6:.3g} MB'
+        config = json.loads((good / 'config.json').read_text())
+        # Keys and values of 290 rows in every layer, in float32.
+        context_bytes = 2 * config['num_hidden_layers'] * 290 * config['hidden_size'] * 4
+        size = f'{context_bytes / 1e6:.3g} MB'
         robot.next('log', lambda m: m.msg.endswith(f'between steps: {size}'), after=0)
         robot.next('log', lambda m: m.msg.startswith('pruning.layer = 3 has no effect'), after=0)
         assert robot.transition('activate')
@@ -112,6 +114,6 @@ def test_a_policy_that_renews_says_what_it_keeps_and_what_has_no_effect(start, g
         assert int(values['tokens_computed']) == round(260 * 0.25)
         assert int(values['oldest_token_steps/front']) >= 1
         assert float(values['residual']) >= 0.0
-        assert int(values['context_bytes']) == 8 * 2 * 290 * 192 * 4
+        assert int(values['context_bytes']) == context_bytes
         robot.next('ratio', lambda m: m.data == pytest.approx(1 - 65 / 260, abs=1e-4))
         robot.next('twist')

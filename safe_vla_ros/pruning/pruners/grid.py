@@ -17,6 +17,7 @@ import torch
 from safe_vla_ros.layer_plan import plan_layers
 from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState
+from safe_vla_ros.pruning.full_passes import is_full_pass
 from safe_vla_ros.pruning.pass_plan import PassPlan, Selection
 from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, StepInput, StepReport
 from safe_vla_ros.pruning.selection import camera_quotas, kept_count
@@ -103,13 +104,3 @@ def dithered_cells(rows: int, columns: int, count: int, step: int) -> list[int]:
     order = dither_order(rows, columns)
     start = step * count
     return sorted(order[(start + place) % len(order)] for place in range(count))
-
-
-def is_full_pass(step: int, share: float) -> bool:
-    """Tell whether a step is one of the full passes that are spread evenly over the episode.
-
-    Args:
-        step: Which step of the episode it is, from 0.
-        share: Share of the steps that run in full, 0..1.
-    """
-    return int((step + 1) * share) > int(step * share)

@@ -40,7 +40,7 @@ class _OracleStep(BasicStep):
         self._deep: list[Tensor] = []
         read = layers.remembered[layers.averaged]
         self.plan = PassPlan(
-            probe={layer: Tap(layers.rows_at(layer)) for layer in read},
+            probe={layer: Tap(step.layout.early(layers.rows_at(layer))) for layer in read},
             selections={layers.pruning: self._count} if self._count < total else {},
         )
 

@@ -20,8 +20,9 @@ there, L / 2 - 1 here).
   turn would have no other. Compared are projected tokens (cosine): a token sees more than its
   patch, and a budget that goes by pixels leaves most of what changed as it was.
 
-Only the first pass of an episode computes everything. The published code for OpenVLA-OFT compares
-every image with itself, so that all tokens are still; here the step before is the step before.
+Only the first pass of an episode computes everything, and with a budget the share
+``full_pass_share`` of the steps, spread evenly. The published code for OpenVLA-OFT compares every
+image with itself, so that all tokens are still; here the step before is the step before.
 ``pruning.layer`` does not apply.
 
 Memory: 2 L S d numbers of keys and values, N P of pixels or N d of tokens, 2 N + L more. Cost of a
@@ -41,6 +42,7 @@ from safe_vla_ros.pruning import host
 from safe_vla_ros.pruning.context import KeyValueContext
 from safe_vla_ros.pruning.episode import EpisodeState
 from safe_vla_ros.pruning.forecast import unit_tokens
+from safe_vla_ros.pruning.full_passes import is_full_pass
 from safe_vla_ros.pruning.pass_plan import PassPlan, Selection, Tap
 from safe_vla_ros.pruning.pruner import BasicStep, PrunerStep, StepInput, StepReport
 from safe_vla_ros.pruning.saliency import mean_saliency
@@ -158,7 +160,10 @@ class _VlaCacheStep(BasicStep):
         total = self._step.layout.total
         still = stillness(self._pictures, memory.pictures)
         if memory.entropy is None:
-            count = kept_count(total, self._step.settings.keep_ratio)
+            settings = self._step.settings
+            count = kept_count(total, settings.keep_ratio)
+            if is_full_pass(self._episode.steps, settings.full_pass_share):
+                count = total
             order = order_by_need(still, memory.relevance)
             return order, {0: count} if count < total else {}
         cameras = list(self._step.layout.tokens_per_camera)
