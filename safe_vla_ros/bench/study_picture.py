@@ -34,10 +34,11 @@ def draw_pareto(report: Mapping[str, Any], path: Path, *, condition: int = 0) ->
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     rows = report['conditions'][condition]['variants']
+    whole = _unpruned_macs_per_s(rows)
     groups: dict[str, list[str]] = {}
     for label in rows:
         groups.setdefault(label.partition('@')[0], []).append(label)
-    figure, axes = plt.subplots(figsize=(8.0, 5.2), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(9.0, 5.2), constrained_layout=True)
     count = 0
     for group, labels in groups.items():
         method = report['variants'][labels[0]]['method']
@@ -47,7 +48,7 @@ def draw_pareto(report: Mapping[str, Any], path: Path, *, condition: int = 0) ->
             colour, marker = COLOURS[count % len(COLOURS)], MARKERS[count % len(MARKERS)]
             count += 1
         held = [label for label in labels if rows[label]['all']['episodes']]
-        points = sorted((_point(rows[label]['all']), label) for label in held)
+        points = sorted((_point(rows[label]['all'], whole), label) for label in held)
         if not points:
             continue
         xs, ys = [x for (x, _, _), _ in points], [y for (_, y, _), _ in points]
@@ -59,6 +60,8 @@ def draw_pareto(report: Mapping[str, Any], path: Path, *, condition: int = 0) ->
             color=colour,
             marker=marker,
             markersize=7,
+            markerfacecolor='none' if group != UNPRUNED else None,
+            markeredgewidth=1.6,
             linewidth=1.2,
             elinewidth=0.9,
             capsize=2.5,
@@ -75,25 +78,42 @@ def draw_pareto(report: Mapping[str, Any], path: Path, *, condition: int = 0) ->
                     fontsize=8,
                     color=colour,
                 )
-    axes.set_xlabel('multiply-accumulates of the decoder, full passes included, % of unpruned')
+    axes.set_xlabel(
+        "decoder's multiply-accumulates per second, full passes included, % of unpruned"
+    )
     axes.set_ylabel('success, % (95 % interval)')
-    axes.set_xlim(0, 105)
-    axes.set_ylim(top=101)
+    axes.set_xlim(0, 106)
+    axes.set_ylim(top=102)
     axes.grid(color='#e4e4e4')
     axes.set_axisbelow(True)
     for side in ('top', 'right'):
         axes.spines[side].set_visible(False)
     episodes = max((row['all']['episodes'] for row in rows.values()), default=0)
-    axes.set_title(f'{report["policy"]}, {episodes} episodes per point', fontsize=11, loc='left')
-    axes.legend(frameon=False, fontsize=9, loc='lower right')
+    axes.set_title(
+        f'{report["policy"]}, {episodes} episodes per point', fontsize=11, loc='left', pad=14
+    )
+    axes.legend(frameon=False, fontsize=9, loc='upper left', bbox_to_anchor=(1.0, 1.0))
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=150)
     plt.close(figure)
 
 
-def _point(row: Mapping[str, Any]) -> tuple[float, float, tuple[float, float]]:
+def _unpruned_macs_per_s(rows: Mapping[str, Any]) -> float | None:
+    """Return what the unpruned policy spends at its usual rate; None where it did not run."""
+    row = rows.get(UNPRUNED)
+    if row is None or not row['all']['episodes']:
+        return None
+    return float(row['all']['decoder_macs_per_s'])
+
+
+def _point(row: Mapping[str, Any], whole: float | None) -> tuple[float, float, tuple[float, float]]:
+    """Return share of multiply-accumulates, success and the two arms of its bar, all in %.
+
+    The share is that per second of the episodes, so that rarer passes count.
+    """
     low, high = row['success_interval_95']
     rate = row['success_rate']
     below, above = max(0.0, rate - low), max(0.0, high - rate)
-    return 100 * row['decoder_macs_share'], 100 * rate, (100 * below, 100 * above)
+    share = row['decoder_macs_per_s'] / whole if whole else row['decoder_macs_share']
+    return 100 * share, 100 * rate, (100 * below, 100 * above)

@@ -37,6 +37,7 @@ TEST_SEED = 10_000
 
 METHODS = ('none', 'safe', 'random:same_full_passes_as=safe', 'fastv')
 JOURNAL = 'episodes.jsonl'
+TERMINAL_COLUMNS = ('method', 'success [95 %]', 'lost / won', 'tokens', 'MACs', 'seconds')
 INTERRUPTED = 130
 
 _EPILOG = """\
@@ -162,12 +163,14 @@ def _write(result: StageResult, plan: Plan, out: Path, console: Console) -> None
 
 
 def _terminal_table(report: dict[str, Any], index: int, title: str) -> Table:
+    """Lay the columns that fit into a terminal out; the Markdown has all."""
     titles, *rows = main_rows(report['conditions'][index])
+    shown = [titles.index(name) for name in TERMINAL_COLUMNS if name in titles]
     table = Table(title=title)
-    for name in titles:
-        table.add_column(name, justify='left' if name == 'method' else 'right')
+    for place in shown:
+        table.add_column(titles[place], justify='left' if place == 0 else 'right', no_wrap=True)
     for row in rows:
-        table.add_row(*(cell.strip('`') for cell in row))
+        table.add_row(*(row[place].strip('`') for place in shown))
     return table
 
 

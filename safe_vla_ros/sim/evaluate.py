@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from safe_vla_ros.garbage import free_memory
 from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
@@ -197,6 +198,7 @@ def _arm_for(task: str) -> SimulatedPanda:
     if not (_LOADED and _LOADED[0].has_task(task)):
         while _LOADED:
             _LOADED.pop().close()
+        free_memory()
         _LOADED.append(SimulatedPanda(task))
     _LOADED[0].ask(task)
     return _LOADED[0]
