@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from safe_vla_ros.sim.expert_policy import EXPERT_SPEC
+
 CONFIG = Path(__file__).parents[1] / 'config'
 
 
@@ -18,11 +20,9 @@ def displays_of(rviz, kind):
     return [d for d in displays if d['Class'] == f'rviz_default_plugins/{kind}']
 
 
-def test_rviz_shows_the_overlay_of_every_camera_of_the_bundled_policy(rviz):
-    cameras = yaml.safe_load(
-        (CONFIG.parent / 'models' / 'mini_metaworld' / 'policy.yaml').read_text()
-    )['cameras']
+def test_rviz_shows_the_overlay_of_every_camera_of_the_simulated_robot(rviz):
     topics = [display['Topic']['Value'] for display in displays_of(rviz, 'Image')]
+    cameras = EXPERT_SPEC.cameras
     assert topics == [f'/pruned_policy/saliency/{camera}/image_raw' for camera in cameras]
 
 

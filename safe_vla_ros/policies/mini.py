@@ -29,6 +29,7 @@ from safe_vla_ros.policies.spec import (
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.policies.tokenizer_file import encode_text, read_tokenizer
 from safe_vla_ros.pruning import EpisodeState, make_episode
+from safe_vla_ros.pruning.saliency import attention_saliency
 from safe_vla_ros.types import PolicySpec
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from safe_vla_ros.types import (
         ActionChunk,
         EpisodeMemory,
+        Float32Array,
         Observation,
         PolicySettings,
         PruningSettings,
@@ -242,6 +244,38 @@ class MiniPolicy:
         record = make_record(output, grids, pruning, stopwatch.milliseconds())
         return to_chunk(values, self._settings, record)
 
+    @torch.inference_mode()
+    def saliency_by_layer(self, observation: Observation) -> dict[str, Float32Array]:
+        """Tell what the action rows attend to in every layer of an unpruned pass.
+
+        Returns:
+            By camera, float32 [layers, rows, columns]: the mean over heads and action rows of the
+            attention probability. All cameras and all other tokens together sum to 1 in a layer.
+
+        Raises:
+            ObservationError: The observation does not fit the model.
+        """
+        model, config = self._model, self._config
+        device, dtype = self._weight.device, self._weight.dtype
+        images, proprio = self._prepare(observation)
+        text = encode_instruction(
+            self._tokenizer, observation.instruction, config.instruction_length
+        )
+        visual = model.encode_images({k: v.to(device) for k, v in images.items()})
+        embeddings = model.assemble(
+            visual.to(dtype), proprio.to(device), torch.tensor([text], device=device)
+        )
+        layers = _EveryLayer(model.action_slice, model.visual_slice)
+        model.decode_full(embeddings, is_causal=False, saliency_tap=layers)
+        saliency = torch.stack(layers.saliency).cpu().numpy()
+        grids = dict(zip(self._settings.cameras, config.grids.values(), strict=True))
+        ends = np.cumsum([rows * columns for rows, columns in grids.values()])
+        parts = np.split(saliency, ends[:-1], axis=1)
+        return {
+            name: part.reshape(-1, *grid)
+            for (name, grid), part in zip(grids.items(), parts, strict=True)
+        }
+
     def _prepare(self, observation: Observation) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         names = self._settings.cameras
         if len(names) != len(self._config.cameras):
@@ -260,6 +294,20 @@ class MiniPolicy:
             )
             raise ObservationError(msg)
         return images, torch.from_numpy(proprio).float()[None]
+
+
+class _EveryLayer:
+    """Reads the saliency of every layer that it is passed to; see ``attention.SaliencyTap``."""
+
+    def __init__(self, rows: slice, columns: slice) -> None:
+        self._rows, self._columns = rows, columns
+        self.saliency: list[torch.Tensor] = []
+
+    def read(self, query: torch.Tensor, key: torch.Tensor, *, scaling: float, **_: Any) -> None:
+        """Take the saliency of a layer, float32 [N]."""
+        asked = query[:, :, self._rows]
+        saliency = attention_saliency(asked, key, columns=self._columns, scaling=scaling)
+        self.saliency.append(saliency[0])
 
 
 def _load_model(config: MiniConfig, path: Path) -> MiniVla:

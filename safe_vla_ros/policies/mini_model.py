@@ -47,7 +47,7 @@ class MiniConfig:
     proprio_mean: Sequence[float]
     proprio_std: Sequence[float]
     hidden_size: int = 192
-    num_hidden_layers: int = 8
+    num_hidden_layers: int = 6
     num_attention_heads: int = 3
     intermediate_size: int = 512
 

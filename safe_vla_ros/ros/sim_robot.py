@@ -60,6 +60,7 @@ class SimRobot(Node):
         values = declare(self)
         self._settings = loop_settings(values)
         self._base_frame = str(values['base_frame'])
+        self._plain_objects = bool(values['plain_objects'])
         self._cameras = CameraThread(self._publish_image)
         self._loop = RobotLoop(self, self._settings)
         self._starter = EpisodeStarter(self._loop, self._cameras, make_arm=self._load)
@@ -177,7 +178,9 @@ class SimRobot(Node):
 
     def _load(self, task: str, *, seed: int, init_state: int | None) -> SimulatedPanda:
         self.get_logger().info(f'loading the scene of {task}')
-        return SimulatedPanda(task, seed=seed, init_state=init_state)
+        return SimulatedPanda(
+            task, seed=seed, init_state=init_state, plain_objects=self._plain_objects
+        )
 
     def _show_first_scene(self) -> None:
         self._starter.show(**self._wanted_scene())

@@ -65,6 +65,11 @@ SIM_PARAMETERS: dict[str, Parameter] = {
             default=0.0, unit='s', minimum=0.0, maximum=3600.0, change=Change.READ_ONLY,
         ),
         Parameter(
+            'plain_objects', 'bool',
+            'Draw things of restricted licences in one colour: for pictures that are passed on.',
+            default=False, change=Change.READ_ONLY,
+        ),
+        Parameter(
             'autoplay', 'bool',
             'Begin an episode when a policy listens, and the next task with the next seed (and '
             'initial state) after each end.',

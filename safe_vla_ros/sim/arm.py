@@ -70,6 +70,7 @@ class SimulatedPanda:
         seed: int = 0,
         init_state: int | None = None,
         light_meshes: bool = True,
+        plain_objects: bool = False,
     ) -> None:
         """Load the task and reset it.
 
@@ -78,6 +79,8 @@ class SimulatedPanda:
             seed: Seed of the placement.
             init_state: Number of an official initial state; see ``reset``.
             light_meshes: Simplify what is only seen, never touched; see ``mesh_decimation``.
+            plain_objects: Draw things of restricted licences in one colour, for pictures that are
+                to be passed on.
 
         Raises:
             KeyError: Unknown task.
@@ -88,6 +91,8 @@ class SimulatedPanda:
         self.scene = Scene(self.task)
         if light_meshes:
             decimate(self.scene.model)
+        if plain_objects:
+            self.scene.draw_plainly()
         self._renderer: Renderer | None = None
         self._pictures: dict[str, tuple[SceneSnapshot, UInt8Array]] = {}
         self.reset(seed, init_state=init_state)

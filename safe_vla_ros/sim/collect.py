@@ -45,6 +45,7 @@ class Shard:
         first_seed: Seed of its first episode.
         policy: Directory of the policy that drives, or None for the expert.
         frame_stride: One frame in this many is labelled.
+        plain: Draw things of restricted licences in one colour.
     """
 
     path: Path
@@ -53,11 +54,12 @@ class Shard:
     first_seed: int
     policy: str | None
     frame_stride: int
+    plain: bool
 
 
 def collect_shard(shard: Shard) -> int:
     """Run episodes until the shard is full, write it and return the number of episodes."""
-    arm = SimulatedPanda(shard.task)
+    arm = SimulatedPanda(shard.task, plain_objects=shard.plain)
     writer = SampleWriter()
     student = load_bundled(shard.policy) if shard.policy else None
     spec = student.spec if student else EXPERT_SPEC
@@ -160,6 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
             first_seed=options.seed + 10_000 * index + 1_000 * task_names(SPATIAL).index(task),
             policy=options.policy,
             frame_stride=options.frame_stride,
+            plain=bool(index % 2),
         )
         for index in range(options.shards)
         for task in options.tasks

@@ -13,8 +13,11 @@ from safe_vla_ros.policies import load_policy
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.runtime.states import StateName
 from safe_vla_ros.sim.arm import SimulatedPanda
+from safe_vla_ros.sim.lifting import LiftWatch
+from safe_vla_ros.sim.retold import RetoldPolicy
 from safe_vla_ros.sim.rollout import EpisodeResult, Latency, run_episode
 from safe_vla_ros.sim.shadow import Shadow, ShadowPolicy
+from safe_vla_ros.sim.tasks import SPATIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +39,7 @@ class EpisodeJob:
         init_state: Number of an official initial state; None places objects afresh by the seed.
         shadows: Methods that plan on the same observations without being played; those of
             ``settings`` should then be ``none``, which they are compared with.
+        told: What the policy is told; None is the task's own sentence.
     """
 
     policy: str
@@ -44,6 +48,7 @@ class EpisodeJob:
     settings: Resolved
     init_state: int | None = None
     shadows: tuple[PruningSettings, ...] = ()
+    told: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class EpisodeSummary:
         similarities: kappa of every pass that had one.
         starved_s: Time without a plan, seconds.
         shadows: What the job's other methods would have done.
+        first_lifted: Which bowl was lifted first, ``lifting.ASKED`` or ``lifting.OTHER``; None when
+            none was, or when nobody watched.
     """
 
     task: str
@@ -80,6 +87,7 @@ class EpisodeSummary:
     similarities: list[float]
     starved_s: float
     shadows: tuple[Shadow, ...] = ()
+    first_lifted: str | None = None
 
 
 def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSummary]:
@@ -94,7 +102,9 @@ def run_jobs(jobs: list[EpisodeJob], *, processes: int) -> Iterator[EpisodeSumma
             yield future.result()
 
 
-def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
+def summarise(
+    job: EpisodeJob, result: EpisodeResult, first_lifted: str | None = None
+) -> EpisodeSummary:
     """Count what an episode's inferences did."""
     records = [report.outcome.record for report in result.reports]
     passes = [PrunedPass.of(record) for record in records if record is not None]
@@ -115,6 +125,7 @@ def summarise(job: EpisodeJob, result: EpisodeResult) -> EpisodeSummary:
         decoder_macs_full=totals.decoder_macs_full,
         similarities=[one.similarity for one in passes if one.similarity is not None],
         starved_s=result.halts.get(StateName.STARVED, 0.0),
+        first_lifted=first_lifted,
     )
 
 
@@ -132,19 +143,19 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 def _run(job: EpisodeJob) -> EpisodeSummary:
     arm = _arm_for(job.task)
     arm.reset(job.seed, init_state=job.init_state)
-    policy = ShadowPolicy(
-        _policy(job.policy, job.settings.policy),
-        job.shadows,
-        executed=job.settings.control.execute_steps,
-    )
+    policy = _policy(job.policy, job.settings.policy)
+    leader = policy if job.told is None else RetoldPolicy(policy, job.told)
+    compared = ShadowPolicy(leader, job.shadows, executed=job.settings.control.execute_steps)
+    watch = LiftWatch()
     result = run_episode(
         arm,
-        policy,
+        compared,
         settings=job.settings,
         latency=Latency(),
         seed=job.seed + (job.init_state or 0),
+        on_frame=watch if arm.task.suite == SPATIAL else None,
     )
-    return replace(summarise(job, result), shadows=tuple(policy.shadows))
+    return replace(summarise(job, result, watch.first), shadows=tuple(compared.shadows))
 
 
 _LOADED: list[SimulatedPanda] = []

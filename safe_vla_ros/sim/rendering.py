@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from safe_vla_ros.types import BoolArray, Float64Array, UInt8Array
 
 CAMERA_SIZES_PX: dict[str, int] = {'agentview': 256, 'wrist': 256}
@@ -115,6 +117,20 @@ class Renderer:
             finally:
                 self._model.geom_group[:] = groups
         return np.ascontiguousarray(self._renderer.render())
+
+    def segment(self, snapshot: SceneSnapshot, camera: str) -> NDArray[np.int64]:
+        """Tell what each pixel of ``render`` shows.
+
+        Returns:
+            int64 [256, 256]: numbers of the model's geoms, -1 where there is none.
+        """
+        self._renderer.enable_segmentation_rendering()
+        try:
+            shown: Any = self.render(snapshot, camera)
+        finally:
+            self._renderer.disable_segmentation_rendering()
+        is_geom = shown[..., 1] == self._mujoco.mjtObj.mjOBJ_GEOM
+        return np.where(is_geom, shown[..., 0], -1).astype(np.int64)
 
     def close(self) -> None:
         """Free the GL context."""

@@ -28,6 +28,11 @@ CONTROL_PERIOD_S = 0.05
 SETTLING_STEPS = 10
 """Control steps with an open gripper before an episode, as the published evaluations have them."""
 
+_RESTRICTED = ('hope_objects', 'turbosquid_objects')
+"""The benchmark's modules: HOPE is CC BY-NC-SA 4.0, TurboSquid's models have their own terms."""
+
+_PLAIN_RGB = 0.55, 0.42, 0.3
+
 _MOST_SHIFT_M = 0.04
 """How far an object may slide while it comes to rest."""
 
@@ -110,6 +115,25 @@ class Scene:
             KeyError: The scene has no such object.
         """
         return np.array(self._data.xpos[self._env.obj_body_id[name]])
+
+    @property
+    def restricted_objects(self) -> tuple[str, ...]:
+        """Objects from data sets whose own licences stand over the benchmark's."""
+        things = {**self._env.objects_dict, **self._env.fixtures_dict}
+        return tuple(
+            name
+            for name, thing in things.items()
+            if type(thing).__module__.rpartition('.')[2] in _RESTRICTED
+        )
+
+    def draw_plainly(self) -> None:
+        """Draw restricted objects in one colour, without their labels."""
+        model = self._model
+        for name in self.restricted_objects:
+            root = self._env.obj_body_id[name]
+            geoms = model.body_rootid[model.geom_bodyid] == root
+            model.geom_matid[geoms] = -1
+            model.geom_rgba[geoms, :3] = _PLAIN_RGB
 
     @property
     def object_names(self) -> tuple[str, ...]:

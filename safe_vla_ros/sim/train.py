@@ -34,6 +34,8 @@ from safe_vla_ros.whole_files import written_whole
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tokenizers import Tokenizer
+
     from safe_vla_ros.sim.losses import Batch
 
 INSTRUCTION_LENGTH = 20
@@ -59,12 +61,14 @@ def make_config(samples: Samples) -> MiniConfig:
     )
 
 
-def export(model: MiniVla, weights: dict[str, torch.Tensor], out: Path) -> None:
+def export(
+    model: MiniVla, weights: dict[str, torch.Tensor], tokenizer: Tokenizer, out: Path
+) -> None:
     """Write a policy directory; the weights appear last and whole."""
     out.mkdir(parents=True, exist_ok=True)
     config = {'model_type': 'mini_vla', **asdict(model.config)}
     (out / 'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
-    make_tokenizer(vocabulary_sentences()).save(str(out / TOKENIZER_FILE))
+    tokenizer.save(str(out / TOKENIZER_FILE))
     if not (out / 'policy.yaml').exists():
         write_policy_file(out)
     with written_whole(out / WEIGHTS_FILE) as partial:
@@ -79,9 +83,16 @@ class Trainer:
     """
 
     def __init__(
-        self, loss: PolicyLoss, *, steps: int, rate: float, out: Path, compile_: bool
+        self,
+        loss: PolicyLoss,
+        tokenizer: Tokenizer,
+        *,
+        steps: int,
+        rate: float,
+        out: Path,
+        compile_: bool,
     ) -> None:
-        self._loss, self._steps, self._rate = loss, steps, rate
+        self._loss, self._tokenizer, self._steps, self._rate = loss, tokenizer, steps, rate
         self._path = out / _RESUME_FILE
         decay = [p for p in loss.parameters() if p.ndim > 1]
         rest = [p for p in loss.parameters() if p.ndim <= 1]
@@ -115,7 +126,7 @@ class Trainer:
     def _export(self) -> None:
         prefix = 'model.'
         weights = {k[len(prefix) :]: v for k, v in self.average.items() if k.startswith(prefix)}
-        export(self._loss.model, weights, self._path.parent / 'policy')
+        export(self._loss.model, weights, self._tokenizer, self._path.parent / 'policy')
 
     def _learning_rate(self) -> float:
         warm_up = min(100, self._steps // 10 + 1)
@@ -128,7 +139,8 @@ class Trainer:
         rate = self._learning_rate()
         for group in self._optimizer.param_groups:
             group['lr'] = rate
-        weights, copies = list(self._loss.parameters()), list(self._half.parameters())
+        weights: list[torch.Tensor] = list(self._loss.parameters())
+        copies: list[torch.Tensor] = list(self._half.parameters())
         with torch.no_grad():
             torch._foreach_copy_(copies, weights)
         images, proprio = self._loss.vary(batch)
@@ -204,6 +216,7 @@ def train(options: argparse.Namespace) -> None:
     weights = LossWeights(asked=0.0) if options.no_asked_head else LossWeights()
     trainer = Trainer(
         PolicyLoss(model, weights),
+        tokenizer,
         steps=options.steps,
         rate=options.rate,
         out=options.out,

@@ -17,6 +17,7 @@ from safe_vla_ros.replay.bags import Bag
 from safe_vla_ros.replay.errors import BagError
 
 PATIENCE_S = 110.0
+TASK = 'libero_spatial/0/other'
 
 
 def start_demo(out, *arguments):
@@ -37,7 +38,7 @@ def is_running(pid):
 
 def test_an_episode_with_and_without_pruning_leaves_summary_video_picture_and_bag(tmp_path):
     out, bag = tmp_path / 'out', tmp_path / 'bag'
-    demo = start_demo(out, '--tasks', 'reach', '--episode-duration', '1.5', '--record', str(bag))
+    demo = start_demo(out, '--tasks', TASK, '--episode-duration', '1.5', '--record', str(bag))
     text, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 0, text
     summary = json.loads((out / 'summary.json').read_text())
@@ -50,18 +51,18 @@ def test_an_episode_with_and_without_pruning_leaves_summary_video_picture_and_ba
     assert safe['control']['ticks'] > 20
     assert safe['rates']['inference_hz'] > 0
     assert [e['seed'] for e in summary['episodes']] == [10000, 10000]
-    assert (out / 'reach.mp4').stat().st_size > 1000
+    assert (out / 'libero_spatial_0_other.mp4').stat().st_size > 1000
     assert (out / 'demo.png').stat().st_size > 1000
     with AnyReader([bag]) as reader:
         counts = {connection.topic: connection.msgcount for connection in reader.connections}
-    for topic in ('/corner/image_raw', '/instruction', '/pruned_policy/inference', '/ee_pose'):
+    for topic in ('/agentview/image_raw', '/instruction', '/pruned_policy/inference', '/ee_pose'):
         assert counts[topic] > 0, counts
 
 
 def test_a_full_disk_ends_the_recording_and_the_demo_goes_on(tmp_path, small_disk):
     out, bag = tmp_path / 'out', small_disk / 'bag'
     demo = start_demo(
-        out, '--tasks', 'reach', '--method', 'safe', '--episode-duration', '1.5', '--no-video',
+        out, '--tasks', TASK, '--method', 'safe', '--episode-duration', '1.5', '--no-video',
         '--record', str(bag),
     )  # fmt: skip
     text, _ = demo.communicate(timeout=PATIENCE_S)

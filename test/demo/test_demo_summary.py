@@ -37,7 +37,7 @@ def step(index, *, kept, key=False, latency_ms=20.0, gmacs=1.0):
     }
 
 
-def episode(method, task='reach', outcome='success', **changes):
+def episode(method, task='libero_spatial/0', outcome='success', **changes):
     steps = (
         step(0, kept=100, key=True, latency_ms=90.0, gmacs=2.0),
         step(1, kept=20),
@@ -65,12 +65,12 @@ DIAGNOSTICS = {
 
 @pytest.fixture
 def summary():
-    options = parse_options(['--tasks', 'reach,push'])
+    options = parse_options(['--tasks', 'libero_spatial/0,libero_spatial/8'])
     episodes = [
         episode('safe'),
-        episode('safe', 'push', 'timeout'),
+        episode('safe', 'libero_spatial/8', 'timeout'),
         episode('none'),
-        episode('none', 'push'),
+        episode('none', 'libero_spatial/8'),
     ]
     return make_summary(options, episodes, DIAGNOSTICS, complete=True)
 
@@ -92,7 +92,7 @@ def test_the_warm_up_is_not_part_of_the_latency():
 def test_the_summary_compares_with_none_on_the_same_seeds(summary):
     assert summary['complete'] is True
     safe, none = summary['methods']['safe'], summary['methods']['none']
-    assert safe['tasks']['push'] == {
+    assert safe['tasks']['libero_spatial/8'] == {
         'episodes': 1, 'successes': 0, 'success_rate': 0.0, 'elapsed_s_of_successes': None,
         'tokens_kept_share': 0.5, 'key_steps': 1,
     }  # fmt: skip
@@ -122,8 +122,8 @@ def test_the_tables_show_every_task_and_figure(summary):
     console.print(figures_table(summary))
     text = console.file.getvalue()
     for shown in (
-        'reach',
-        'push',
+        'libero_spatial/0',
+        'libero_spatial/8',
         '0/1',
         '1/2',
         '50%',

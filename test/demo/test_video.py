@@ -26,7 +26,7 @@ def film(frames=6, overlays=(2, 4), size=(40, 40)):
         return np.full((*size, 3), colour, np.uint8)
 
     return Film(
-        caption='"open the drawer"   safe: success',
+        caption='"pick up the black bowl"   safe: success',
         camera=[(10.0 + i / 20, image(RED)) for i in range(frames)],
         overlay=[(10.0 + i / 20, image(BLUE)) for i in overlays],
     )

@@ -67,6 +67,7 @@ def mini(folder: Path) -> Callable[[Random], None]:
     tokenizer = make_tokenizer(['push the button', 'open the drawer'])
     config = MiniConfig(
         cameras={'corner': 16, 'gripper': 8},
+        patch_sizes={'corner': 8, 'gripper': 4},
         vocab_size=tokenizer.get_vocab_size(),
         instruction_length=4,
         chunk_size=4,
@@ -76,6 +77,7 @@ def mini(folder: Path) -> Callable[[Random], None]:
         proprio_std=[0.1, 0.1, 0.1],
         hidden_size=16,
         num_hidden_layers=2,
+        num_attention_heads=2,
         intermediate_size=24,
     )
     write_json(path / 'config.json', {'model_type': 'mini_vla', **vars(config)})

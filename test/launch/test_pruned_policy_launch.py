@@ -60,7 +60,7 @@ def generate_test_description():
     )
     policy = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'pruned_policy.launch.py')),
-        launch_arguments={'params_file': str(SHARE / 'config' / 'mini_metaworld.yaml')}.items(),
+        launch_arguments={'params_file': str(SHARE / 'config' / 'mini_libero.yaml')}.items(),
     )
     return LaunchDescription([robot, policy, ReadyToTest()]), {'robot': robot}
 

@@ -48,28 +48,35 @@ def configure(directory: Path, **changes: Any) -> None:
 
 
 def load_policy(directory: Path) -> None:
-    load(directory, policy_settings(cameras=('corner', 'gripper'), proprio_layout=('ee_position',)))
+    load(
+        directory, policy_settings(cameras=('agentview', 'wrist'), proprio_layout=('ee_position',))
+    )
 
 
 @pytest.mark.parametrize(
     ('changes', 'sentence'),
     [
         ({'hidden_size': 10**7}, 'hidden_size is 10000000, allowed is a whole number from 2 to'),
-        ({'hidden_size': 16_384}, 'has shape .* config.json asks for .*16384'),
+        ({'hidden_size': 15_360}, 'has shape .* config.json asks for .*15360'),
         ({'num_hidden_layers': 10**9}, 'num_hidden_layers is 1000000000, allowed'),
         ({'num_hidden_layers': 200}, "tensor 'decoder.layers.8.* is missing"),
         ({'hidden_size': 1.5}, 'hidden_size is 1.5, allowed'),
         ({'hidden_size': True}, 'hidden_size is True, allowed'),
         ({'vocab_size': 0}, 'vocab_size is 0, allowed'),
-        ({'num_attention_heads': 3}, 'an even number for each head'),
+        ({'num_attention_heads': 5}, 'an even number for each head'),
         ({'chunk_size': -1}, 'chunk_size is -1'),
-        ({'cameras': ['corner']}, 'cameras is .* sizes by name'),
-        ({'cameras': {'corner': 10**6}}, 'cameras.corner is 1000000'),
+        ({'cameras': ['agentview']}, 'cameras is .* sizes by name'),
+        ({'cameras': {'agentview': 10**6}}, 'cameras.agentview is 1000000'),
         ({'cameras': {'keys': 64}}, "name 'keys', which no camera can have"),
         ({'cameras': {'a.b': 64}}, "name 'a.b'"),
-        ({'proprio_mean': [0.0] * 4}, 'proprio_mean is .* allowed are 5 finite numbers'),
-        ({'proprio_std': [float('nan')] * 5}, 'proprio_std is .* finite'),
-        ({'proprio_std': [10**400] * 5}, 'finite'),
+        ({'patch_sizes': 8}, 'patch_sizes is 8; allowed is a size for each of'),
+        ({'patch_sizes': {'agentview': 8}}, "size for each of \\['agentview', 'wrist'\\]"),
+        ({'patch_sizes': {'agentview': 0, 'wrist': 12}}, 'patch_sizes.agentview is 0, allowed'),
+        ({'patch_sizes': {'agentview': 113, 'wrist': 12}}, 'agentview is 113, .* 1 to 112'),
+        ({'patch_sizes': {'agentview': 1, 'wrist': 1}}, 'has shape .* config.json asks for'),
+        ({'proprio_mean': [0.0] * 4}, 'proprio_mean is .* allowed are 8 finite numbers'),
+        ({'proprio_std': [float('nan')] * 8}, 'proprio_std is .* finite'),
+        ({'proprio_std': [10**400] * 8}, 'finite'),
     ],
 )
 def test_sizes_are_refused_before_they_take_memory(

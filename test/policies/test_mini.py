@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from mini_policies import write_untrained_policy
+from mini_policies import SENTENCES, write_untrained_policy
 from safetensors.torch import load_file, save_file
 
 from safe_vla_ros.errors import CheckpointError, NonFiniteError, ObservationError
@@ -13,6 +13,8 @@ from safe_vla_ros.policies import read_spec
 from safe_vla_ros.policies.mini import encode_instruction, make_tokenizer, prepare_image
 from safe_vla_ros.sim.closed_loop import load_bundled, resolve_episode
 from safe_vla_ros.types import MessageHeader, Observation, PruningSettings
+
+PROPRIO = (0.0, 0.2, 1.1, 3.14, 0.0, -0.1, 0.04, -0.04)
 
 
 @pytest.fixture(scope='module')
@@ -31,13 +33,13 @@ def pruning_of(policy, method, keep_ratio=0.25):
     return resolve_episode(policy.spec, changes).pruning
 
 
-def make_observation(seed=0, *, text='reach the red ball', stamp_s=1.0, proprio=None):
+def make_observation(seed=0, *, text=SENTENCES[0], stamp_s=1.0, proprio=None):
     random = np.random.default_rng(seed)
     images = {
-        'corner': random.integers(0, 256, (224, 224, 3), dtype=np.uint8),
-        'gripper': random.integers(0, 256, (112, 112, 3), dtype=np.uint8),
+        'agentview': random.integers(0, 256, (256, 256, 3), dtype=np.uint8),
+        'wrist': random.integers(0, 256, (256, 256, 3), dtype=np.uint8),
     }
-    values = np.array([0.0, 0.6, 0.2, 0.0, 0.0]) if proprio is None else proprio
+    values = np.array(PROPRIO) if proprio is None else proprio
     return Observation(images, text, values, dict.fromkeys(images, MessageHeader.at(stamp_s)))
 
 
@@ -47,7 +49,7 @@ def test_a_step_gives_a_finite_chunk_with_its_record(policy):
     assert chunk.translation_m.shape == (8, 3)
     assert chunk.is_finite()
     assert np.all(chunk.rotation_rad == 0)
-    assert dict(chunk.record.total) == {'corner': 196, 'gripper': 49}
+    assert dict(chunk.record.total) == {'agentview': 196, 'wrist': 64}
     assert chunk.record.pruning_ratio == 0
     assert chunk.record.stage_ms.keys() >= {'prepare', 'encode', 'decode'}
 
@@ -69,7 +71,7 @@ def test_a_pruned_step_keeps_a_quarter(policy, method):
         policy.infer(make_observation(stamp_s=stamp), memory, pruning).record
         for stamp in (1.0, 1.2)
     ]
-    assert sum(records[1].kept.values()) == 61
+    assert sum(records[1].kept.values()) == 65
     assert records[1].decoder_macs < 0.7 * records[1].decoder_macs_full
     if method == 'safe':
         assert (records[0].key_step, records[0].reason) == (True, 'episode_start')
@@ -79,7 +81,7 @@ def test_a_pruned_step_keeps_a_quarter(policy, method):
 
 def test_the_instruction_matters_and_any_text_is_taken(policy):
     pruning = pruning_of(policy, 'none')
-    texts = ['reach the red ball', 'open the door', 'ouvre la fenêtre 🤖', 'go ' * 5000]
+    texts = [*SENTENCES, 'ouvre la fenêtre 🤖', 'go ' * 5000]
     chunks = [
         policy.infer(make_observation(text=text), policy.new_episode(), pruning) for text in texts
     ]
@@ -105,16 +107,16 @@ def test_non_finite_proprioception_is_refused_and_the_memory_kept(policy):
     memory = policy.new_episode()
     pruning = pruning_of(policy, 'safe')
     policy.infer(make_observation(stamp_s=1.0), memory, pruning)
-    bad = make_observation(stamp_s=2.0, proprio=np.array([np.nan, 0.6, 0.2, 0, 0]))
+    bad = make_observation(stamp_s=2.0, proprio=np.array([np.nan, *PROPRIO[1:]]))
     with pytest.raises(NonFiniteError):
         policy.infer(bad, memory, pruning)
     assert memory.reference_stamp_s == 1.0
 
 
 def test_proprioception_of_another_size_is_refused(policy):
-    with pytest.raises(ObservationError, match='5 numbers'):
+    with pytest.raises(ObservationError, match='8 numbers'):
         policy.infer(
-            make_observation(proprio=np.zeros(8)), policy.new_episode(), PruningSettings('none')
+            make_observation(proprio=np.zeros(5)), policy.new_episode(), PruningSettings('none')
         )
 
 
@@ -136,9 +138,9 @@ def test_a_missing_file_is_named(directory, tmp_path, name):
 def test_a_wrong_shape_names_the_tensor(directory, tmp_path):
     broken = copy_policy(directory, tmp_path / 'p')
     weights = load_file(broken / 'model.safetensors')
-    weights['placeholders'] = torch.zeros(3, 128)
+    weights['placeholders'] = torch.zeros(3, 192)
     save_file(weights, broken / 'model.safetensors')
-    with pytest.raises(CheckpointError, match=r"'placeholders' has shape \[3, 128\].*\[8, 128\]"):
+    with pytest.raises(CheckpointError, match=r"'placeholders' has shape \[3, 192\].*\[8, 192\]"):
         load_bundled(str(broken))
 
 
@@ -190,3 +192,21 @@ def test_images_are_averaged_when_they_shrink():
     prepared = prepare_image(image, 112)
     assert prepared.shape == (3, 112, 112)
     assert np.all(prepared == 100)
+
+
+def test_the_saliency_of_every_layer_is_told_by_camera(directory):
+    policy = load_bundled(str(directory))
+    even = policy._model.decoder.layers[3].self_attn.q_proj
+    with torch.no_grad():
+        even.weight.zero_()
+    by_layer = policy.saliency_by_layer(make_observation())
+    layers = policy.spec.num_layers
+    assert {name: grids.shape for name, grids in by_layer.items()} == {
+        'agentview': (layers, 14, 14),
+        'wrist': (layers, 8, 8),
+    }
+    flat = np.concatenate([grids.reshape(layers, -1) for grids in by_layer.values()], axis=1)
+    assert (flat.sum(1) < 1).all()
+    sequence = 260 + 1 + 20 + 8 + 1
+    np.testing.assert_allclose(flat[3], 1 / sequence, rtol=1e-5)
+    assert all(np.ptp(flat[layer]) > 1e-4 / sequence for layer in range(layers) if layer != 3)

@@ -16,10 +16,10 @@ def test_a_policy_says_what_it_needs(directory):
     (directory / 'model.safetensors').unlink()
     spec = read_spec(str(directory))
     assert spec.kind == 'mini'
-    assert spec.cameras == ('corner', 'gripper')
-    assert spec.proprio_layout == ('ee_position', 'gripper_joints')
-    assert spec.gripper_joint_names == ('gripper_left', 'gripper_right')
-    assert spec.limits == {'max_linear_speed': 0.4, 'max_linear_accel': 2.0}
+    assert spec.cameras == ('agentview', 'wrist')
+    assert spec.proprio_layout == ('ee_position', 'ee_axis_angle_down', 'gripper_joints')
+    assert spec.gripper_joint_names == ('panda_finger_joint1', 'panda_finger_joint2')
+    assert spec.limits == {'max_linear_speed': 0.3, 'max_linear_accel': 2.0}
     assert spec.pruning['layer'] == 2
 
 

@@ -13,7 +13,8 @@ from safe_vla_ros.replay.output import read_summary
 
 @pytest.fixture(scope='module')
 def policy(tmp_path_factory):
-    return str(write_untrained_policy(tmp_path_factory.mktemp('policy')))
+    names = {'cameras': ('corner', 'gripper'), 'joints': ('gripper_left', 'gripper_right')}
+    return str(write_untrained_policy(tmp_path_factory.mktemp('policy'), **names))
 
 
 @pytest.fixture

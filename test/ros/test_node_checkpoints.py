@@ -85,7 +85,7 @@ def test_real_policy_prunes_and_is_configured_again_after_cleanup(start, good):
         message = robot.next('inference', lambda m: m.status[1].message == 'pruned')
         values = values_of(message.status[1])
         assert (values['method'], values['tokens_total/front']) == ('safe', '196')
-        assert int(values['tokens_computed']) == round(245 * 0.25)
+        assert int(values['tokens_computed']) == round(260 * 0.25)
         robot.next('twist')
 
 
@@ -100,8 +100,10 @@ def test_a_policy_that_renews_says_what_it_keeps_and_what_has_no_effect(start, g
     ) as bench:
         robot = bench.robot
         assert robot.transition('configure')
-        # 8 layers of 265 keys and 265 values, 128 numbers each, in float32.
-        size = f'{8 * 2 * 265 * 128 * 4 / 1e6:.3g} MB'
+        config = json.loads((good / 'config.json').read_text())
+        # Keys and values of 290 rows in every layer, in float32.
+        context_bytes = 2 * config['num_hidden_layers'] * 290 * config['hidden_size'] * 4
+        size = f'{context_bytes / 1e6:.3g} MB'
         robot.next('log', lambda m: m.msg.endswith(f'between steps: {size}'), after=0)
         robot.next('log', lambda m: m.msg.startswith('pruning.layer = 3 has no effect'), after=0)
         assert robot.transition('activate')
@@ -109,9 +111,9 @@ def test_a_policy_that_renews_says_what_it_keeps_and_what_has_no_effect(start, g
         robot.start_feeding()
         message = robot.next('inference', lambda m: m.status[1].message == 'renewed')
         values = values_of(message.status[1])
-        assert int(values['tokens_computed']) == round(245 * 0.25)
+        assert int(values['tokens_computed']) == round(260 * 0.25)
         assert int(values['oldest_token_steps/front']) >= 1
         assert float(values['residual']) >= 0.0
-        assert int(values['context_bytes']) == 8 * 2 * 265 * 128 * 4
-        robot.next('ratio', lambda m: m.data == pytest.approx(1 - 61 / 245, abs=1e-4))
+        assert int(values['context_bytes']) == context_bytes
+        robot.next('ratio', lambda m: m.data == pytest.approx(1 - 65 / 260, abs=1e-4))
         robot.next('twist')

@@ -17,10 +17,11 @@ from std_msgs.msg import String
 from safe_vla_ros.replay.bag_replay import BagTask, replay_bag
 from safe_vla_ros.replay.latency import LatencyModel
 from safe_vla_ros.replay.replay_setup import ReplaySettings, load_setup
+from safe_vla_ros.sim.arm import GRIPPER_JOINTS
 
 SETS = 9
-INSTRUCTION = 'open the drawer'
-CAMERAS = {'corner': (48, 64), 'gripper': (32, 32)}
+INSTRUCTION = 'pick up the black bowl next to the ramekin and place it on the plate'
+CAMERAS = {'agentview': (48, 64), 'wrist': (32, 32)}
 STORE = get_typestore(Stores.ROS2_JAZZY)
 TIMED = ('latency_ms', 'observation_age_s', 'skipped_actions', 'seam_jump', 'stage_ms')
 """Beginnings of keys that depend on how fast the machine was."""
@@ -57,8 +58,9 @@ class LockStepRobot:
         stamp = self.robot.node.get_clock().now().to_msg()
         pose = PoseStamped()
         pose.header.stamp, pose.header.frame_id = stamp, 'base_link'
-        pose.pose.position.x, pose.pose.position.y = 0.01 * index, 0.6
-        joints = JointState(name=['gripper_left', 'gripper_right'], position=[0.04, 0.01 * index])
+        pose.pose.position.x, pose.pose.position.z = 0.01 * index - 0.2, 1.1
+        pose.pose.orientation.x, pose.pose.orientation.w = 1.0, 0.0
+        joints = JointState(name=list(GRIPPER_JOINTS), position=[0.04, -0.004 * index])
         joints.header.stamp = stamp
         self.send(self.pose, pose)
         self.send(self.joints, joints)
@@ -155,7 +157,7 @@ def read_reports(folder):
 )
 def test_replay_gives_the_actions_of_the_live_node(tmp_path, start_node, method, limits):
     values = {
-        'policy': 'mini_metaworld',
+        'policy': 'mini_libero',
         'pruning.method': method,
         'inference_threads': 1,
         **limits,
