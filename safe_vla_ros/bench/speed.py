@@ -25,6 +25,7 @@ from safe_vla_ros.bench.speed_models import (
     SpeedModel,
     openvla_sizes,
 )
+from safe_vla_ros.bench.speed_pi import PI05_LAYERS, PiSpeedModel, pi05_sizes
 from safe_vla_ros.bench.speed_report import Sample, as_text, markdown_table, summarise
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.policies.device import choose_device
@@ -55,7 +56,10 @@ examples:
   python -m safe_vla_ros.bench.speed --shape openvla-oft-7b --steps 12 --json speed.json
   python -m safe_vla_ros.bench.speed --method refresh safe --steps 20 --json speed.json
   python -m safe_vla_ros.bench.speed --shape openvla-7b --device cuda --steps 48
-  python -m safe_vla_ros.bench.speed --shape mini --steps 120"""
+  python -m safe_vla_ros.bench.speed --shape pi05 --steps 12
+  python -m safe_vla_ros.bench.speed --shape mini --steps 120
+
+Of pi05 the decoder is the prefix: the ten denoising steps are the stage expert."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -220,6 +224,14 @@ def _build(options: argparse.Namespace) -> SpeedModel:
         config = model_config(read_config(path), path / 'config.json')
         config = replace(config, num_hidden_layers=options.layers)
         return MiniSpeedModel(config, device=options.device, dtype=dtype, seed=options.seed)
+    if options.shape == 'pi05':
+        return PiSpeedModel(
+            pi05_sizes(options.layers),
+            prompt_tokens=options.prompt_tokens,
+            device=options.device,
+            dtype=dtype,
+            seed=options.seed,
+        )
     return OpenVlaSpeedModel(
         openvla_sizes(options.layers),
         parallel=options.shape == 'openvla-oft-7b',
@@ -228,6 +240,12 @@ def _build(options: argparse.Namespace) -> SpeedModel:
         dtype=dtype,
         seed=options.seed,
     )
+
+
+def _real_layers(shape: str) -> int:
+    if shape == 'mini':
+        return read_spec(BUNDLED_POLICY).num_layers
+    return PI05_LAYERS if shape == 'pi05' else 32
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -274,7 +292,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--kernels',
         choices=('plain', 'packed'),
         help='matrix kernels of both arms (default: as the policies load: packed weights for '
-        'OpenVLA in bfloat16 on a CPU, otherwise plain)',
+        'OpenVLA and pi0.5 in bfloat16 on a CPU, otherwise plain)',
     )
     add('--seed', type=int, default=0)
     add('--json', type=Path, metavar='FILE', help='also write everything to this JSON file')
@@ -304,7 +322,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.layer = own.get('layer', 3) if options.layer is None else options.layer
     options.forecast_layers = () if options.layers else tuple(own.get('forecast_layers', ()))
     options.saliency_layers = () if options.layers else tuple(own.get('saliency_layers', ()))
-    options.layers = options.layers or (read_spec(BUNDLED_POLICY).num_layers if mini else 32)
+    options.layers = options.layers or _real_layers(options.shape)
     for name in ('steps', 'key_every', 'prompt_tokens'):
         given = getattr(options, name)
         if given is not None and given < 1:
