@@ -222,9 +222,10 @@ def test_actions_that_are_not_finite_leave_memory_and_noise_as_they_were(pi05, m
     with episode.noise(1) as first:
         pass
     episode.clear('episode_start')
-    weight = pi05.network.expert.action_out_proj.weight
-    spoilt = torch.nn.Parameter(weight * torch.nan, requires_grad=False)
-    monkeypatch.setattr(pi05.network.expert.action_out_proj, 'weight', spoilt)
+    velocity = pi05.network.expert.velocity
+    monkeypatch.setattr(
+        pi05.network.expert, 'velocity', lambda *given: velocity(*given) * torch.nan
+    )
 
     with pytest.raises(NonFiniteError, match='NaN or infinity'):
         pi05.predict(episode=episode, method='safe')
