@@ -206,7 +206,10 @@ def test_processors_in_another_order_or_incomplete(directory):
         ({'num_inference_steps': 'ten'}, "num_inference_steps is 'ten'"),
         ({'max_action_dim': 6}, 'max_action_dim is 6'),
         ({'use_peft': True}, 'merge the adapter'),
+        ({'min_period': 0.0}, 'allowed is 0 < min < max'),
         ({'output_features': {}}, 'has no action with a shape'),
+        ({'output_features': {'action': 7}}, 'has no action with a shape'),
+        ({'action_feature_names': 7.0}, 'action_feature_names is 7.0, allowed is a list'),
         ({'input_features': {'observation.state': {'shape': [8]}}}, 'has no observation.images.'),
     ],
 )
