@@ -32,3 +32,14 @@ def test_rows_over_stored_keys_match_the_figures_of_the_7b_shapes(visual, others
     share = pass_macs(32 * [(rows, keys)], **LLAMA_7B) / pass_macs(32 * [(keys, keys)], **LLAMA_7B)
 
     assert 100 * share == pytest.approx(percent, abs=0.05)
+
+
+def test_heads_that_share_their_keys_project_fewer_of_them():
+    n, width, mlp = 968, 2048, 16_384
+    shared = layer_macs(n, width, mlp, query_width=2048, key_width=256)
+
+    expected = 2 * n * width * 2048 + 2 * n * width * 256 + 2 * n * n * 2048 + 3 * n * width * mlp
+    assert shared == expected < layer_macs(n, width, mlp)
+    assert layer_macs(n, width, mlp, query_width=width, key_width=width) == layer_macs(
+        n, width, mlp
+    )
