@@ -430,7 +430,8 @@ class PolicySpec:
 
     Attributes:
         name: Directory or bundled name, for messages.
-        kind: Name in the policy registry (``mini``, ``openvla_oft``, ``openvla``, ``cogact``).
+        kind: Which model it is (``mini``, ``openvla_oft``, ``openvla``, ``pi0``, ``pi05``,
+            ``cogact``).
         cameras: Default camera names in the model's order.
         num_cameras: How many images the model takes; None when any number works.
         chunk_size: T, actions per chunk.

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path

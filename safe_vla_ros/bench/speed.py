@@ -26,6 +26,7 @@ from safe_vla_ros.bench.speed_models import (
     SpeedModel,
     openvla_sizes,
 )
+from safe_vla_ros.bench.speed_pi import PI05_LAYERS, PiSpeedModel, pi05_sizes
 from safe_vla_ros.bench.speed_report import Sample, as_text, markdown_table, summarise
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.policies.device import choose_device
@@ -57,7 +58,10 @@ examples:
   python -m safe_vla_ros.bench.speed --method refresh safe --steps 20 --json speed.json
   python -m safe_vla_ros.bench.speed --shape openvla-7b --device cuda --steps 48
   python -m safe_vla_ros.bench.speed --shape cogact-base --device cuda --steps 48
-  python -m safe_vla_ros.bench.speed --shape mini --steps 120"""
+  python -m safe_vla_ros.bench.speed --shape pi05 --steps 12
+  python -m safe_vla_ros.bench.speed --shape mini --steps 120
+
+Of pi05 the decoder is the prefix: the ten denoising steps are the stage expert."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,6 +234,14 @@ def _build(options: argparse.Namespace) -> SpeedModel:
             dtype=dtype,
             seed=options.seed,
         )
+    if options.shape == 'pi05':
+        return PiSpeedModel(
+            pi05_sizes(options.layers),
+            prompt_tokens=options.prompt_tokens,
+            device=options.device,
+            dtype=dtype,
+            seed=options.seed,
+        )
     return OpenVlaSpeedModel(
         openvla_sizes(options.layers),
         parallel=options.shape == 'openvla-oft-7b',
@@ -238,6 +250,12 @@ def _build(options: argparse.Namespace) -> SpeedModel:
         dtype=dtype,
         seed=options.seed,
     )
+
+
+def _real_layers(shape: str) -> int:
+    if shape == 'mini':
+        return read_spec(BUNDLED_POLICY).num_layers
+    return PI05_LAYERS if shape == 'pi05' else 32
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -284,7 +302,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--kernels',
         choices=('plain', 'packed'),
         help='matrix kernels of both arms (default: as the policies load: packed weights for '
-        'OpenVLA and CogACT in bfloat16 on a CPU, otherwise plain)',
+        'OpenVLA, CogACT and pi0.5 in bfloat16 on a CPU, otherwise plain)',
     )
     add('--seed', type=int, default=0)
     add('--json', type=Path, metavar='FILE', help='also write everything to this JSON file')
@@ -314,7 +332,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.layer = own.get('layer', 3) if options.layer is None else options.layer
     options.forecast_layers = () if options.layers else tuple(own.get('forecast_layers', ()))
     options.saliency_layers = () if options.layers else tuple(own.get('saliency_layers', ()))
-    options.layers = options.layers or (read_spec(BUNDLED_POLICY).num_layers if mini else 32)
+    options.layers = options.layers or _real_layers(options.shape)
     for name in ('steps', 'key_every', 'prompt_tokens'):
         given = getattr(options, name)
         if given is not None and given < 1:

@@ -28,7 +28,7 @@ from safe_vla_ros.pruning import EpisodeState
 from safe_vla_ros.pruning.flops import pass_macs
 from safe_vla_ros.types import PruningSettings, UInt8Array
 
-SHAPES = ('openvla-oft-7b', 'openvla-7b', 'cogact-base', 'mini')
+SHAPES = ('openvla-oft-7b', 'openvla-7b', 'pi05', 'cogact-base', 'mini')
 CHUNK_SIZE, ACTION_DIM, PROPRIO_DIM, HEAD_BLOCKS = 8, 7, 8, 2
 
 

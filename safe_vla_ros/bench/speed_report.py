@@ -17,6 +17,7 @@ STAGES = (
     'decode',
     'generate',
     'head',
+    'expert',
     'pruning',
     'matching',
     'taps',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -31,10 +33,23 @@ class RandomWeights:
                 part = flat[start : start + _BLOCK]
                 part.copy_(self._noise[: part.numel()])
 
-    def materialise(self, module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-        """Give a module that was built on the meta device its parameters."""
+    def materialise(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype | Callable[[str], torch.dtype],
+    ) -> None:
+        """Give a module that was built on the meta device its parameters.
+
+        Args:
+            module: The module.
+            device: Where they go.
+            dtype: Their dtype, or what says it by name.
+        """
         for path, owner in module.named_modules():
             for name, parameter in list(owner.named_parameters(recurse=False)):
-                empty = torch.empty(parameter.shape, dtype=dtype, device=device)
-                self.fill(f'{path}.{name}', empty)
+                where = f'{path}.{name}'
+                kind = dtype if isinstance(dtype, torch.dtype) else dtype(where)
+                empty = torch.empty(parameter.shape, dtype=kind, device=device)
+                self.fill(where, empty)
                 setattr(owner, name, nn.Parameter(empty, requires_grad=False))

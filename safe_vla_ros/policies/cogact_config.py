@@ -18,7 +18,7 @@ from transformers import LlamaConfig
 from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.checkpoint_tensors import StoredTensor
-from safe_vla_ros.policies.ddim import allowed_step_counts
+from safe_vla_ros.policies.ddim import check_steps
 from safe_vla_ros.policies.diffusion_transformer import DitSizes
 from safe_vla_ros.policies.openvla_config import LONGEST_PROMPT, TOWER_PREFIXES, NetworkSizes
 from safe_vla_ros.policies.prompt import PROMPT
@@ -119,11 +119,7 @@ def read_options(directory: Path) -> CogActOptions:
         msg = f'{where}.cfg_scale is {scale:g}, allowed is 1 to {_LARGEST_GUIDANCE:g}'
         raise CheckpointError(msg)
     group['cfg_scale'] = scale
-    steps = group.get('ddim_steps', 10)
-    if type(steps) is not int or steps not in allowed_step_counts():
-        allowed = ', '.join(map(str, allowed_step_counts()))
-        msg = f'{where}.ddim_steps is {steps!r}, allowed is one of {allowed}'
-        raise CheckpointError(msg)
+    check_steps(group.get('ddim_steps', 10), f'{where}.ddim_steps')
     for key in ('tokenizer', 'checkpoint', 'prompt'):
         value = group.get(key, '')
         if not isinstance(value, str) or len(value) > LONGEST_PROMPT:

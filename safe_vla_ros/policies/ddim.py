@@ -58,9 +58,26 @@ class DenoisedStep:
     noise: Tensor
 
 
+def _taken(distance: int) -> range:
+    return range(0, DIFFUSION_STEPS, distance)
+
+
 def allowed_step_counts() -> tuple[int, ...]:
     """Return the numbers of steps that lie at equal distances among the 100."""
-    return tuple(sorted({len(range(0, DIFFUSION_STEPS, n)) for n in range(1, DIFFUSION_STEPS)}))
+    return tuple(sorted({len(_taken(distance)) for distance in range(1, DIFFUSION_STEPS)}))
+
+
+def check_steps(steps: object, where: str) -> None:
+    """Refuse a number of steps that no equal distance gives.
+
+    Raises:
+        CheckpointError: It is not one of ``allowed_step_counts``; the sentence begins with
+            ``where``.
+    """
+    if type(steps) is not int or steps not in allowed_step_counts():
+        allowed = ', '.join(map(str, allowed_step_counts()))
+        msg = f'{where} is {steps!r}, allowed is one of {allowed}'
+        raise CheckpointError(msg)
 
 
 @lru_cache(maxsize=8)
@@ -73,14 +90,9 @@ def make_schedule(steps: int) -> tuple[DdimStep, ...]:
     Raises:
         CheckpointError: No equal distance gives so many.
     """
-    for distance in range(1, DIFFUSION_STEPS):
-        taken = range(0, DIFFUSION_STEPS, distance)
-        if len(taken) == steps:
-            break
-    else:
-        allowed = ', '.join(map(str, allowed_step_counts()))
-        msg = f'ddim_steps is {steps!r}, allowed is one of {allowed}'
-        raise CheckpointError(msg)
+    check_steps(steps, 'ddim_steps')
+    distance = next(n for n in range(1, DIFFUSION_STEPS) if len(_taken(n)) == steps)
+    taken = _taken(distance)
     edges = np.arange(DIFFUSION_STEPS + 1, dtype=np.float64) / DIFFUSION_STEPS
     bar = np.cos((edges + _COSINE_OFFSET) / (1 + _COSINE_OFFSET) * np.pi / 2) ** 2
     signal = np.cumprod(1.0 - np.minimum(1.0 - bar[1:] / bar[:-1], _LARGEST_BETA))

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
         Observation,
         PolicySettings,
         PruningSettings,
-        UInt8Array,
     )
 
 
@@ -104,7 +103,7 @@ def load_model(
         vision_dtype=precision if options.vision_dtype == 'model' else torch.float32,
         progress=progress,
     )
-    pack_for_cpu(network.decoder.layers, network.expert.layers, device=place, dtype=precision)
+    pack_for_cpu(network.matrices(), device=place, dtype=precision)
     return PiModel(
         network,
         chunk_size=directory.facts.chunk_size,
@@ -130,13 +129,7 @@ class PiPolicy:
         self._settings = settings
         self._check(directory)
         self._encoder = directory.encoder()
-        size = directory.sizes.vision.image_size
-        self._fit = lambda image: fit_image(
-            image,
-            size,
-            resize=str(self._options.image_resize),
-            padding=self._options.image_padding,
-        )
+        self._size = directory.sizes.vision.image_size
         self._prepare = ImagePreparation.of(settings, None)
         self._model = load_model(
             directory,
@@ -169,7 +162,7 @@ class PiPolicy:
             raise TypeError(msg)
         watch = StageTimer(torch.device('cpu'))
         with watch.stage('prepare'):
-            pixels = torch.stack([self._fit(image) for image in self._images(observation)])
+            pixels = torch.stack(self._images(observation))
             state = self._facts.state.normalize(self._state(observation))
             prompt_ids = self._encoder.encode(observation.instruction, state)
         prediction = self._model.predict(
@@ -209,14 +202,22 @@ class PiPolicy:
             msg = f'proprio.layout is empty; {name} takes {len(self._facts.state)} numbers'
             raise CheckpointError(msg)
 
-    def _images(self, observation: Observation) -> list[UInt8Array]:
-        names = self._settings.cameras
+    def _images(self, observation: Observation) -> list[torch.Tensor]:
+        names, options = self._settings.cameras, self._options
         missing = [name for name in names if name not in observation.images]
         if missing:
             got = ', '.join(observation.images) or 'none'
             msg = f'the observation lacks the cameras {", ".join(missing)}; it has {got}'
             raise ObservationError(msg)
-        return [self._prepare(observation.images[name]) for name in names]
+        return [
+            fit_image(
+                self._prepare(observation.images[name]),
+                self._size,
+                resize=str(options.image_resize),
+                padding=options.image_padding,
+            )
+            for name in names
+        ]
 
     def _state(self, observation: Observation) -> Float64Array:
         state, wanted = observation.proprio, len(self._facts.state)

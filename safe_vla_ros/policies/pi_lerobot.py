@@ -83,9 +83,12 @@ def read_facts(checkpoint: Checkpoint) -> PiFacts:
     if not isinstance(sides, list) or len(sides) != 2 or sides[0] != sides[1]:
         msg = f'{where}: image_resolution is {shortened(repr(sides))}, allowed is a square'
         raise CheckpointError(msg)
-    periods = check_numbers(
+    low, high = check_numbers(
         [config.get('min_period', 4e-3), config.get('max_period', 4.0)], 2, f'{where}: min_period'
     )
+    if not 1e-9 < low < high:
+        msg = f'{where}: min_period is {low:g} and max_period {high:g}; allowed is 0 < min < max'
+        raise CheckpointError(msg)
     return PiFacts(
         kind=kind,
         state=_read_affine(path, before[_NORMALIZER], STATE, 'STATE', state_count),
@@ -98,8 +101,8 @@ def read_facts(checkpoint: Checkpoint) -> PiFacts:
         prompt_length=_prompt_length(before[_TOKENIZER], path / PREPROCESSOR_FILE),
         camera_slots=_camera_slots(checkpoint),
         image_size=check_integer(sides[0], 1, 4096, f'{where}: image_resolution'),
-        action_names=tuple(map(str, config.get('action_feature_names') or ())),
-        periods=(periods[0], periods[1]),
+        action_names=_action_names(checkpoint),
+        periods=(low, high),
     )
 
 
@@ -155,11 +158,21 @@ def _prompt_length(step: Mapping[str, Any], path: Path) -> int:
 def _feature_size(checkpoint: Checkpoint, group: str, name: str) -> int:
     where = f'{checkpoint.path / "config.json"}: {group}'
     features = checkpoint.setting(group)
-    shape = features.get(name, {}).get('shape') if isinstance(features, dict) else None
+    feature = features.get(name) if isinstance(features, dict) else None
+    shape = feature.get('shape') if isinstance(feature, dict) else None
     if not isinstance(shape, list) or len(shape) != 1:
         msg = f'{where} has no {name} with a shape of one number'
         raise CheckpointError(msg)
     return check_integer(shape[0], 1, _MOST_NUMBERS, f'{where}: {name}')
+
+
+def _action_names(checkpoint: Checkpoint) -> tuple[str, ...]:
+    names = checkpoint.config.get('action_feature_names') or []
+    if not isinstance(names, list):
+        where = checkpoint.path / 'config.json'
+        msg = f'{where}: action_feature_names is {shortened(repr(names))}, allowed is a list'
+        raise CheckpointError(msg)
+    return tuple(map(str, names))
 
 
 def _camera_slots(checkpoint: Checkpoint) -> tuple[str, ...]:

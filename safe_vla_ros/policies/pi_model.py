@@ -33,7 +33,8 @@ class PiPrediction:
         actions: Normalised actions, all columns, float32 [T, A].
         output: The pass of the prefix with what was pruned.
         expert_macs: Multiply-accumulates of all denoising steps.
-        stopwatch: Time of the stages around the prefix: ``encode`` and ``expert``.
+        stopwatch: Time of the stages around the prefix: ``encode`` (of it ``vision``,
+            projector included) and ``expert``.
     """
 
     actions: Float32Array
@@ -110,7 +111,8 @@ class PiModel:
         network, shape = self.network, (1, self.chunk_size, self.network.sizes.action_width)
         watch = StageTimer(network.device)
         with watch.stage('encode'):
-            visual = network.encode(pixels)
+            with watch.stage('vision'):
+                visual = network.encode(pixels)
             prefix = network.assemble(visual, prompt_ids)
         length = prefix.shape[1]
         with episode.noise(*shape) as noise:
@@ -168,8 +170,8 @@ class PiModel:
             of actions, state and time.
         """
         expert = self.network.expert
-        rows = expert.action_rows(self.chunk_size).stop
-        width, columns = expert.config.hidden_size, expert.action_width
+        rows: int = expert.action_rows(self.chunk_size).stop
+        width, columns = int(expert.config.hidden_size), expert.action_width
         layers = pass_macs(
             [(rows, keys + rows) for keys in stored_keys], **layer_widths(expert.config)
         )

@@ -63,6 +63,11 @@ class PiNetwork(nn.Module):
         """Where the weights are."""
         return self.projector.weight.device
 
+    def matrices(self) -> nn.ModuleList:
+        """Return attention and MLPs of both Gemmas: all that runs in the model's dtype."""
+        layers = [*self.decoder.layers, *self.expert.layers]
+        return nn.ModuleList(part for one in layers for part in (one.self_attn, one.mlp))
+
     def encode(self, pixels: Tensor) -> Tensor:
         """Map pixel values to visual tokens.
 
@@ -137,19 +142,27 @@ def load_network(
         check_shape(stored, tuple(network.get_parameter(name).shape))
     _refuse_surplus(checkpoint, {stored.key for stored in sources.values()})
     read = ReadBytes(sum(stored.nbytes for stored in sources.values()), progress)
-
-    def dtype_of(name: str) -> torch.dtype:
-        return (
-            vision_dtype if name.startswith(('vision.', 'projector.')) else part_dtype(name, dtype)
-        )
-
-    load_parameters(network, sources, device=device, dtype=dtype_of, read=read)
+    load_parameters(
+        network,
+        sources,
+        device=device,
+        dtype=lambda name: parameter_dtype(name, dtype, vision_dtype),
+        read=read,
+    )
     place_buffers(network, device)
     return network
 
 
-def part_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of a parameter of the Gemmas: norms and the expert's ends stay float32."""
+def parameter_dtype(name: str, dtype: torch.dtype, vision_dtype: torch.dtype) -> torch.dtype:
+    """Return what a parameter becomes: norms and what is around the expert stay float32.
+
+    Args:
+        name: Its name in the network.
+        dtype: What the matrices of both Gemmas become.
+        vision_dtype: What vision tower and projector become.
+    """
+    if name.startswith(('vision.', 'projector.')):
+        return vision_dtype
     matrices = ('decoder.layers.', 'decoder.embed_tokens.', 'expert.layers.')
     return dtype if name.startswith(matrices) and 'layernorm' not in name else torch.float32
 

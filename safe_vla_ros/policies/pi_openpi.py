@@ -40,7 +40,8 @@ def read_facts(checkpoint: Checkpoint, unnorm_key: str) -> PiFacts:
     if not assets:
         msg = f'{path} has no assets/<data set>/{STATISTICS_FILE}'
         raise CheckpointError(msg)
-    _, file = choose_statistics(assets, unnorm_key, str(path))
+    name, _ = choose_statistics(assets, unnorm_key, str(path))
+    file = assets[name]
     content = read_json(file).get('norm_stats')
     if not isinstance(content, dict):
         msg = f'{file} has no norm_stats'
@@ -63,7 +64,9 @@ def read_facts(checkpoint: Checkpoint, unnorm_key: str) -> PiFacts:
 
 def _affine(content: Mapping[str, Any], part: str, kind: str, widest: int, file: str) -> Affine:
     statistics = content.get(part)
-    mean = statistics.get('mean') if isinstance(statistics, dict) else None
+    if not isinstance(statistics, dict):
+        statistics = {}
+    mean = statistics.get('mean')
     if not isinstance(mean, list) or not 1 <= len(mean) <= widest:
         msg = f'{file} has no norm_stats.{part} with 1 to {widest} numbers of mean'
         raise CheckpointError(msg)

@@ -161,7 +161,7 @@ def _stored(
     if not tensor.is_contiguous():
         msg = f'{path}: {name} is a view with gaps; allowed are contiguous tensors only'
         raise CheckpointError(msg)
-    record = tensor.untyped_storage()._checkpoint_offset or 0  # noqa: SLF001
+    record = getattr(tensor.untyped_storage(), '_checkpoint_offset', None) or 0
     offset = int(tensor.storage_offset()) * tensor.element_size()
     if offset + tensor.nbytes > records.get(record, 0):
         msg = f'{path}: {name} does not lie within one record of the file'

@@ -40,7 +40,7 @@ class KeyValueContext:
         return self.buffer.nbytes
 
     def fitted(self, length: int, visual: slice) -> KeyValueContext:
-        """Return a context for a sequence of another length: a prompt that tells of a state has one.
+        """Return a context for a sequence of another length, which a prompt with a state has.
 
         Only visual tokens are ever left out of a pass, so what is stored of them is all that must
         be kept.

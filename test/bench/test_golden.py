@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from openvla_checkpoints import GOLDEN, edit_json
 
+from safe_vla_ros.bench import golden_pi
 from safe_vla_ros.bench.golden import main
 from safe_vla_ros.bench.golden_checks import check_set, difference
-from safe_vla_ros.bench.golden_set import read_set, unpack_checkpoint
+from safe_vla_ros.bench.golden_set import read_meta, read_set, unpack_checkpoint
+from safe_vla_ros.policies.action_expert import step_times
+from safe_vla_ros.policies.pi_network import PiNetwork
 
 STEPS = 3
 SEQUENCE = 'safepruner_paper'
@@ -61,6 +64,29 @@ def failures(path):
         for check in check_set(read_set(path))
         if not check.passed
     }
+
+
+def check_pi_set(path):
+    return list(golden_pi.check_set(path, read_meta(path)))
+
+
+def cut_pi_set(path):
+    """Write the first step of a set of pi0.5, without openpi's part."""
+    source = GOLDEN / 'pi05' / 'set1'
+    shutil.copy(source / 'meta.json', path)
+    for part in ('checkpoint', 'tokenizer'):
+        shutil.copytree(source / part, path / part)
+    for name in ('inputs', 'full', 'pruned'):
+        with np.load(source / f'{name}.npz') as content:
+            cut = {k: v if k == 'timesteps' else v[:1] for k, v in content.items()}
+        np.savez(path / f'{name}.npz', **cut)
+    return path
+
+
+def double_text(network, visual, ids, assemble=PiNetwork.assemble):
+    prefix = assemble(network, visual, ids).clone()
+    prefix[:, len(visual) :] *= 2.0
+    return prefix
 
 
 def test_every_quantity_of_a_golden_set_is_within_its_limit(checks):
@@ -178,3 +204,34 @@ def test_help_teaches_the_format_and_the_limits(capsys):
 )
 def test_the_worst_difference_counts_shape_and_nan_as_infinite(got, expected, worst):
     assert difference(np.array(got), np.array(expected)) == worst
+
+
+@pytest.mark.parametrize('name', ['pi05/set1', 'pi05/set2', 'pi0/set1'])
+def test_pi_does_what_its_published_codes_did(name):
+    checks = {check.name: check for check in check_pi_set(GOLDEN / name)}
+
+    assert not [check for check in checks.values() if not check.passed]
+    sequences = {'full', 'pruned', *({'openpi'} if name.endswith('set1') else ())}
+    assert {f'{sequence}.compared' for sequence in sequences} <= checks.keys()
+    assert {'full.expert_attn', 'full.x_t', 'pruned.actions_0'} <= checks.keys()
+
+
+@pytest.mark.parametrize(
+    ('place', 'slip'),
+    [
+        ('action_expert.step_times', lambda steps, _: step_times(steps, 'added')),
+        ('pi_network.PiNetwork.assemble', double_text),
+    ],
+)
+def test_slips_in_pi_are_noticed(place, slip, monkeypatch, tmp_path):
+    path = cut_pi_set(tmp_path)
+    monkeypatch.setattr(f'safe_vla_ros.policies.{place}', slip)
+
+    assert [check for check in check_pi_set(path) if not check.passed]
+
+
+def test_a_set_of_an_unknown_kind_is_an_error(tmp_path, capsys):
+    (tmp_path / 'meta.json').write_text('{"kind": "act"}')
+
+    assert main([str(tmp_path)]) == 2
+    assert "kind is 'act', known are pi0, pi05" in capsys.readouterr().err

@@ -6,14 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import GemmaConfig, LlamaConfig, SiglipVisionConfig
 
 from safe_vla_ros.bench import load, speed
 from safe_vla_ros.bench.load import measure_repeated
 from safe_vla_ros.bench.random_checkpoint import write_checkpoint
 from safe_vla_ros.bench.speed_models import OpenVlaSpeedModel, openvla_sizes
+from safe_vla_ros.bench.speed_pi import PI05_LAYERS, PiSpeedModel, pi05_sizes
 from safe_vla_ros.bench.speed_report import Sample, as_text, summarise
 from safe_vla_ros.policies.openvla_config import NetworkSizes
+from safe_vla_ros.policies.pi_network import build_network as build_pi_network
 from safe_vla_ros.policies.vision_sizes import TowerSizes
 from safe_vla_ros.pruning import make_episode
 from safe_vla_ros.runtime import ManualClock
@@ -280,3 +282,70 @@ def wide_llama():
         num_attention_heads=4,
         num_hidden_layers=1,
     )
+
+
+def tiny_pi_sizes():
+    def gemma(width):
+        return GemmaConfig(
+            vocab_size=64,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=16,
+            pad_token_id=0,
+        )
+
+    vision = SiglipVisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=56,
+        patch_size=14,
+        vision_use_head=False,
+    )
+    sizes = pi05_sizes(4)
+    return dataclasses.replace(sizes, vision=vision, prefix=gemma(48), expert=gemma(32))
+
+
+def test_pi05_at_its_real_size_is_the_published_one():
+    sizes = pi05_sizes(PI05_LAYERS)
+    with torch.device('meta'):
+        network = build_pi_network(sizes)
+
+    def millions(module):
+        return round(sum(p.numel() for p in module.parameters()) / 1e6)
+
+    assert (millions(network.decoder), millions(network.vision)) == (2509, 412)
+    assert network.grid**2 == 256
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_pi05_prunes_its_prefix_and_times_its_expert(dtype):
+    model = PiSpeedModel(tiny_pi_sizes(), prompt_tokens=6, device=CPU, dtype=dtype, seed=0)
+    episode, settings = make_episode(), PruningSettings(layer=2, refresh_threshold=-1.0)
+
+    full = model.run(frames(model), make_episode(), PruningSettings(method='none', layer=2))
+    key = model.run(frames(model), episode, settings)
+    pruned = model.run(frames(model), episode, settings)
+
+    assert full.macs == key.macs > pruned.macs
+    assert pruned.output.layout.tokens_per_camera == (16, 16, 16)
+    assert len(pruned.output.kept) == 12
+    for stage in ('total', 'prepare', 'vision', 'decode', 'expert', 'pruning'):
+        assert pruned.stage_ms[stage] > 0
+    assert model.outside_macs(frames(model)) > 10 * 4 * 50 * 3 * 32 * 64
+
+
+def test_the_command_line_times_pi05(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, 'pi05_sizes', lambda layers: tiny_pi_sizes())
+    file = tmp_path / 'speed.json'
+    line = '--shape pi05 --layers 4 --layer 2 --steps 2 --key-every 2 --warm-up 0 --threads 1'
+
+    assert speed.main([*line.split(), '--quiet', '--json', str(file)]) == 0
+
+    summary = json.loads(file.read_text())
+    assert summary['stages']['pruned']['expert']['count'] == 1
+    assert summary['ceiling_by_macs']['decoder_pruned_step'] > 1

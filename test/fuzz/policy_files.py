@@ -38,6 +38,7 @@ from openvla_checkpoints import (  # noqa: E402  (beside the tests of policies)
     unpack_golden,
     write_json,
 )
+from pi_checkpoints import unpack_pi  # noqa: E402  (beside the tests of policies)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +118,13 @@ def golden(folder: Path) -> Callable[[Random], None]:
     path.mkdir()
     unpack_golden('set1', path)
     settings = policy_settings(cameras=('front', 'wrist'), proprio_layout=LAYOUT)
+    return _directory(path, folder / 'case', settings, proprio=8)
+
+
+def pi05(folder: Path) -> Callable[[Random], None]:
+    """The committed pi0.5 checkpoint in LeRobot's format."""
+    path = unpack_pi('pi05/set1', folder / 'pi05')
+    settings = policy_settings(cameras=('image', 'image2'), proprio_layout=LAYOUT)
     return _directory(path, folder / 'case', settings, proprio=8)
 
 

@@ -45,6 +45,7 @@ TARGETS = {
     'policy/openvla_oft': Target('policy_files', 'openvla_oft', 5, quiet=False),
     'policy/cogact': Target('policy_files', 'cogact', 5, quiet=False),
     'policy/golden': Target('policy_files', 'golden', 4, quiet=False),
+    'policy/pi05': Target('policy_files', 'pi05', 5, quiet=False),
 }
 
 FAULTS = Target('faults', 'faults')

@@ -51,3 +51,16 @@ def test_rows_overwrite_their_places_and_the_rest_stays_visible():
     assert torch.equal(values[:, :, [1, 4]], value)
     assert torch.equal(keys[:, :, [0, 2, 3]], old[0][:, :, [0, 2, 3]])
     assert torch.equal(values[:, :, [0, 2, 3]], old[1][:, :, [0, 2, 3]])
+
+
+def test_a_context_for_another_length_keeps_what_is_stored_of_visual_tokens():
+    context = make_context()
+    old = torch.rand(2, 1, 3, 5, 4)
+    for layer in range(2):
+        context.write(layer, old[0], old[1], None)
+
+    longer = context.fitted(7, slice(1, 4))
+
+    assert context.fitted(5, slice(1, 4)) is context
+    assert longer.buffer.shape == (2, 2, 3, 7, 4)
+    assert torch.equal(longer.buffer[:, :, :, 1:4], context.buffer[:, :, :, 1:4])

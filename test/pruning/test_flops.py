@@ -50,3 +50,14 @@ def test_rows_that_leave_at_layer_k_or_before_the_first_match_the_table_of_the_m
     assert percent((605, 3), (kept, 29)) == pytest.approx(after_k, abs=0.05)
     assert percent((605, 3), (kept + cells, 29)) == pytest.approx(merged, abs=0.05)
     assert percent((kept, 32)) == pytest.approx(from_0, abs=0.05)
+
+
+def test_heads_that_share_their_keys_project_fewer_of_them():
+    n, width, mlp = 968, 2048, 16_384
+    shared = layer_macs(n, width, mlp, query_width=2048, key_width=256)
+
+    expected = 2 * n * width * 2048 + 2 * n * width * 256 + 2 * n * n * 2048 + 3 * n * width * mlp
+    assert shared == expected < layer_macs(n, width, mlp)
+    assert layer_macs(n, width, mlp, query_width=width, key_width=width) == layer_macs(
+        n, width, mlp
+    )

@@ -262,7 +262,6 @@ def test_a_cleared_memory_computes_everything_with_the_reason(reason):
     [
         ({'saliency_layers': (1, 2)}, 'parameters'),
         ({'query_rows': 'last'}, 'parameters'),
-        ({'length': LENGTH + 1}, 'layout'),
     ],
 )
 def test_a_change_of_what_is_remembered_computes_everything(change, reason):
@@ -284,6 +283,7 @@ def test_a_change_of_what_is_remembered_computes_everything(change, reason):
         {'change_per_camera': True},
         {'forecast_moved': True},
         {'layer': 2},
+        {'length': LENGTH + 1},
     ],
 )
 def test_a_change_of_what_is_chosen_keeps_the_memory(change):

@@ -148,6 +148,33 @@ def read_reports(folder):
     return reports
 
 
+def compare_with_replay(tmp_path, start_node, values):
+    """Drive the node in lock-step, replay what it saw, and compare; return the replay's rows."""
+    chunks, live = run_live(start_node, values, tmp_path / 'bag')
+    assert len(chunks) == SETS
+
+    # Shorter than any real latency, so that every observation is used before the next one comes.
+    settings = ReplaySettings(
+        values=values, methods=(values['pruning.method'],), latency=LatencyModel(0.002)
+    )
+    out = tmp_path / 'out'
+    out.mkdir()
+    result = replay_bag(BagTask(0, tmp_path / 'bag'), load_setup(settings), out, lambda *_: True)
+    assert result['status'] == 'complete'
+    rows = [json.loads(line) for line in (out / 'steps.jsonl').open()]
+
+    assert [round(row['stamp_s'], 6) for row in rows] == sorted(chunks)
+    for row in rows:
+        chunk = chunks[round(row['stamp_s'], 6)]
+        actions = np.column_stack([chunk.translation_m, chunk.rotation_rad, chunk.gripper])
+        assert np.abs(np.array(row['actions']) - actions).max() < 1e-6
+    replayed = read_reports(out / 'overlay')
+    assert sorted(replayed) == sorted(live)
+    for stamp_ns, statuses in live.items():
+        assert replayed[stamp_ns] == statuses
+    return rows
+
+
 @pytest.mark.parametrize(
     ('method', 'limits'),
     [
@@ -164,26 +191,7 @@ def test_replay_gives_the_actions_of_the_live_node(tmp_path, start_node, method,
         'observation_timeout_s': 10.0,
         'starvation_grace_s': 1.0,
     }
-    chunks, live = run_live(start_node, values, tmp_path / 'bag')
-    assert len(chunks) == SETS
-
-    # Shorter than any real latency, so that every observation is used before the next one comes.
-    settings = ReplaySettings(values=values, methods=(method,), latency=LatencyModel(0.002))
-    out = tmp_path / 'out'
-    out.mkdir()
-    result = replay_bag(BagTask(0, tmp_path / 'bag'), load_setup(settings), out, lambda *_: True)
-    assert result['status'] == 'complete'
-    rows = [json.loads(line) for line in (out / 'steps.jsonl').open()]
-
-    assert [round(row['stamp_s'], 6) for row in rows] == sorted(chunks)
-    for row in rows:
-        chunk = chunks[round(row['stamp_s'], 6)]
-        actions = np.column_stack([chunk.translation_m, chunk.rotation_rad, chunk.gripper])
-        assert np.abs(np.array(row['actions']) - actions).max() < 1e-6
-    replayed = read_reports(out / 'overlay')
-    assert sorted(replayed) == sorted(live)
-    for stamp_ns, statuses in live.items():
-        assert replayed[stamp_ns] == statuses
+    rows = compare_with_replay(tmp_path, start_node, values)
     # Both kinds of steps were compared.
     assert {row['key_step'] for row in rows} == {True, False}
     assert {row['reason'] for row in rows} >= {'episode_start', 'attention_shift'}
