@@ -103,6 +103,7 @@ class CogActModel:
                 episode=episode.pruning,
                 pruning=pruning,
                 stamp_s=stamp_s,
+                pixels=pixels,
                 pruner=pruner,
             )
             with watch.stage('head'):

@@ -51,17 +51,10 @@ class Signature:
     Attributes:
         method: Name of the pruner and everything that decides which layers and rows it reads.
         layout: Visual tokens by camera and their width.
-        length: S, where something of the other rows is remembered too; else None.
     """
 
     method: Hashable
     layout: Hashable
-    length: int | None = None
-
-    def fits(self, other: Signature) -> bool:
-        """Tell whether both are of sequences of the same layout, as far as either looks at it."""
-        lengths = {self.length, other.length} - {None}
-        return self.layout == other.layout and len(lengths) <= 1
 
 
 class EpisodeState:
@@ -120,7 +113,7 @@ class EpisodeState:
 
     def refresh_reason(self, signature: Signature) -> str | None:
         """Tell why a step with this signature must be a key step; None when the reference holds."""
-        if self._signature is not None and not self._signature.fits(signature):
+        if self._signature is not None and self._signature.layout != signature.layout:
             return 'layout'
         if self._signature is not None and self._signature != signature:
             return 'parameters'

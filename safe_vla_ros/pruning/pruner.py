@@ -53,13 +53,8 @@ class StepInput:
         """Embeddings [T, D] of the rows ``text``."""
         return self.embeddings[self.layout.rows(TEXT_ROWS)]
 
-    def signature(self, *method: object, with_text: bool = False) -> Signature:
-        """Name what a memory made now depends on.
-
-        Args:
-            *method: The method's own facts.
-            with_text: Whether it also holds something of the rows that are not visual.
-        """
+    def signature(self, *method: object) -> Signature:
+        """Name what a memory made now depends on: the method's own facts and the layout."""
         return Signature(
             method=(self.settings.method, *method),
             layout=(
@@ -67,7 +62,6 @@ class StepInput:
                 self.layout.tokens_per_camera,
                 self.embeddings.shape[-1],
             ),
-            length=self.layout.length if with_text else None,
         )
 
 

@@ -97,7 +97,7 @@ class _VlaCacheStep(BasicStep):
         rule, layout = step.settings.cache_rule, step.layout
         self._published = rule == 'published'
         self._middle = max(step.num_layers // 2 - 1, 0)
-        self._signature = step.signature(rule, with_text=True)
+        self._signature = step.signature(rule)
         self._step = step
         self._episode = episode
         self._reason = episode.refresh_reason(self._signature)
