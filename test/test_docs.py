@@ -120,21 +120,19 @@ def test_the_index_lists_every_page():
 
 
 def test_the_table_of_success_is_the_one_that_was_measured():
-    methods = json.loads(read(DOCS / 'success.json'))['methods']
-    over_dds = json.loads(read(DOCS / 'dds.json'))['methods']
-    rows = {cells[0]: cells[1:] for cells in table_after(README, '## Results')}
-    for column, method in enumerate(('none', 'safe', 'fastv', 'random')):
-        measured = methods[method]['all']
-        for row, key in (
-            ('in process, 50 scenes per task', 'success_rate'),
-            ('visual tokens kept, in process, all passes', 'tokens_kept_share'),
-            ('decoder multiply-accumulates, in process', 'decoder_macs_share'),
-        ):
-            assert float(rows[row][column]) == round(100 * measured[key], 1), (row, method)
-        told = rows['over DDS in real time, 10 scenes per task'][column]
-        assert bool(told) == (method in over_dds)
-        if told:
-            assert float(told) == round(100 * over_dds[method]['all']['success_rate'], 1)
+    path = DOCS / 'study' / 'official.json'
+    if not path.exists():
+        pytest.skip('success on the official initial states has not been measured yet')
+    measured = json.loads(read(path))['conditions'][0]['variants']
+    for label, *cells in table_after(README, '## Results'):
+        figures = measured[label.strip('`')]['all']
+        success, interval, wrong, tokens, macs = cells
+        assert float(success) == round(100 * figures['success_rate'], 1)
+        ends = [round(100 * end) for end in figures['success_interval_95']]
+        assert [int(end) for end in re.findall(r'\d+', interval)] == ends
+        assert int(wrong) == figures['wrong_lifted_first']
+        assert float(tokens) == round(100 * figures['tokens_computed_share'], 1)
+        assert float(macs) == round(100 * figures['decoder_macs_share'], 1)
 
 
 def test_the_table_of_parameters_is_the_one_that_the_node_declares():

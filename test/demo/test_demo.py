@@ -51,6 +51,10 @@ def test_an_episode_with_and_without_pruning_leaves_summary_video_picture_and_ba
     assert safe['control']['ticks'] > 20
     assert safe['rates']['inference_hz'] > 0
     assert [e['seed'] for e in summary['episodes']] == [10000, 10000]
+    for episode in summary['episodes']:
+        assert 'next to the ramekin' in episode['asked']
+        assert (episode['success'], episode['first_lifted']) == (False, 'none')
+    assert 'LIBERO' in summary['attribution']
     assert (out / 'libero_spatial_0_other.mp4').stat().st_size > 1000
     assert (out / 'demo.png').stat().st_size > 1000
     with AnyReader([bag]) as reader:
