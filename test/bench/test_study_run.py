@@ -249,6 +249,18 @@ def test_action_errors_are_pooled_and_compared_by_scene(policy, workers, tmp_pat
     assert '-0.20 [' in make_markdown(report)
 
 
+def test_ablations_are_no_rivals(policy, workers, tmp_path):
+    stage = make_stage(
+        variants=['none', 'safe', 'refresh', 'changed=refresh:refresh_score=change'],
+        candidate='refresh',
+    )
+    condition = make_report(run(policy, tmp_path / 'e.jsonl', stage), {})['conditions'][0]
+    (rival,) = condition['candidate_against_rivals']
+    (ablation,) = condition['candidate_against_ablations']
+    assert (rival['first'], rival['second']) == ('safe@0.25', 'refresh@0.25')
+    assert (ablation['first'], ablation['second']) == ('changed@0.25', 'refresh@0.25')
+
+
 def test_what_is_missing_is_said(policy, workers, tmp_path):
     path, stage = tmp_path / 'e.jsonl', make_stage()
     workers.interrupt_after = 5
