@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     add(
         '--own-looks',
         action='store_true',
-        help='show things of restricted licences as they are, not in one colour; keep it to yourself',
+        help='show things of restricted licences as they are; not for passing on',
     )
     add('--moments', nargs='+', type=int, default=[3, 9, 15], help='inferences to show, from 0')
     add('--scale', type=float, default=0.75, help='size of the picture (default: 0.75)')
