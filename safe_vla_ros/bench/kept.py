@@ -76,7 +76,13 @@ def draw(options: argparse.Namespace) -> UInt8Array:
     }
     first = next(iter(settings.values()))
     policy = load_policy(options.policy, first.policy)
-    observations = record_observations(policy, first, options.task, init_state=options.init_state)
+    observations = record_observations(
+        policy,
+        first,
+        options.task,
+        init_state=options.init_state,
+        plain_objects=not options.own_looks,
+    )
     if max(options.moments) >= len(observations):
         msg = f'the episode has {len(observations)} inferences, --moments asks for later ones'
         raise SafeVlaError(msg)
@@ -114,6 +120,11 @@ def main(arguments: list[str] | None = None) -> int:
     add('--keep-ratio', type=float, default=0.25)
     add('--task', default='libero_spatial/8', metavar='TASK')
     add('--init-state', type=int, default=0, help='official initial state (default: 0)')
+    add(
+        '--own-looks',
+        action='store_true',
+        help='show things of restricted licences as they are; not for passing on',
+    )
     add('--moments', nargs='+', type=int, default=[3, 9, 15], help='inferences to show, from 0')
     add('--scale', type=float, default=0.75, help='size of the picture (default: 0.75)')
     add('--out', type=Path, default=Path('out/kept.jpg'), help='picture (default: %(default)s)')

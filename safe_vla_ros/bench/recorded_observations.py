@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def record_observations(
-    policy: Policy, settings: Resolved, task: str, *, init_state: int = 0
+    policy: Policy,
+    settings: Resolved,
+    task: str,
+    *,
+    init_state: int = 0,
+    plain_objects: bool = False,
 ) -> list[Observation]:
     """Let a policy drive unpruned and return what it saw at every inference.
 
@@ -23,8 +28,9 @@ def record_observations(
         settings: Resolved for the arm; its pruning is left aside.
         task: The task's name.
         init_state: Number of the official initial state.
+        plain_objects: See ``SimulatedPanda``; for pictures that are passed on.
     """
-    arm = SimulatedPanda(task, init_state=init_state)
+    arm = SimulatedPanda(task, init_state=init_state, plain_objects=plain_objects)
     try:
         result = run_episode(
             arm,

@@ -139,7 +139,8 @@ class Stage:
         official: Number of official initial states of every task, from 0.
         variants: What runs.
         conditions: Under which conditions, every one with every variant.
-        candidate: Method whose variants are compared with every other one; may be empty.
+        candidate: Label, without its keep ratio, of the variants that are compared with those of
+            other methods and with ablations of their own; may be empty.
         action_error: Whether to measure it.
         goals: What is to be shown.
     """

@@ -145,14 +145,14 @@ def _report_condition(result: StageResult, condition: Condition) -> dict[str, An
     if unpruned is not None:
         others = [v.label for v in stage.variants if v.label != unpruned]
         report['against_unpruned'] = _family(by_variant, [(unpruned, label) for label in others])
-    pairs = [
-        (rival.label, own.label)
-        for own in stage.variants
-        if own.method == stage.candidate
-        for rival in _rivals(stage, own)
-    ]
-    if pairs:
-        report['candidate_against_rivals'] = _family(by_variant, pairs)
+    candidates = [v for v in stage.variants if v.label.partition('@')[0] == stage.candidate]
+    for name, others_of in (
+        ('candidate_against_rivals', _rivals),
+        ('candidate_against_ablations', _ablations),
+    ):
+        pairs = [(other.label, own.label) for own in candidates for other in others_of(stage, own)]
+        if pairs:
+            report[name] = _family(by_variant, pairs)
     return report
 
 
@@ -162,6 +162,17 @@ def _rivals(stage: Stage, candidate: Variant) -> list[Variant]:
         variant
         for variant in stage.variants
         if variant.method not in {UNPRUNED, STUDY_ONLY, candidate.method}
+        and variant.keep_ratio == candidate.keep_ratio
+    ]
+
+
+def _ablations(stage: Stage, candidate: Variant) -> list[Variant]:
+    """Return the same method with other settings and the same keep ratio."""
+    return [
+        variant
+        for variant in stage.variants
+        if variant.method == candidate.method
+        and variant.label != candidate.label
         and variant.keep_ratio == candidate.keep_ratio
     ]
 
@@ -272,9 +283,10 @@ def make_markdown(report: Mapping[str, Any]) -> str:
             parts.append(f'**{name.replace("_", " ")}**')
         parts.append(_markdown_table(main_rows(condition)))
         parts.append(_markdown_table(task_rows(condition)))
-        against = condition.get('candidate_against_rivals')
-        if against:
-            parts.append(_markdown_table(rival_rows(against)))
+        for kind in ('rival', 'ablation'):
+            family = condition.get(f'candidate_against_{kind}s')
+            if family:
+                parts.append(_markdown_table(rival_rows(family, kind)))
     parts += [f'- {goal["text"]}' for goal in report['goals']]
     if not report['complete']:
         parts.insert(0, '_Not complete: episodes are missing._')
@@ -313,9 +325,9 @@ def task_rows(condition: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def rival_rows(family: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the cells of the comparison of the candidate with its rivals."""
-    rows = [['candidate', 'rival', 'lost / won', 'difference [95 %]', 'p (Holm)', 'error, mm']]
+def rival_rows(family: Sequence[Mapping[str, Any]], kind: str) -> list[list[str]]:
+    """Return the cells of the comparison of the candidate with its rivals, or ablations."""
+    rows = [['candidate', kind, 'lost / won', 'difference [95 %]', 'p (Holm)', 'error, mm']]
     for row in family:
         error = ''
         if 'error_difference_mm' in row:

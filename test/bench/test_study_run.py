@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 from mini_policies import write_untrained_policy
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from safe_vla_ros.bench.study_plan import Condition, Plan, read_stage
 from safe_vla_ros.bench.study_report import compare, make_markdown, make_report
 from safe_vla_ros.bench.study_run import StageRunner
 from safe_vla_ros.bench.success import main
+from safe_vla_ros.sim.disturbances import DISTURBANCES
 from safe_vla_ros.sim.evaluate import EpisodeSummary
 
 TASKS = ('libero_spatial/0', 'libero_spatial/0/other')
@@ -249,6 +251,18 @@ def test_action_errors_are_pooled_and_compared_by_scene(policy, workers, tmp_pat
     assert '-0.20 [' in make_markdown(report)
 
 
+def test_ablations_are_no_rivals(policy, workers, tmp_path):
+    stage = make_stage(
+        variants=['none', 'safe', 'refresh', 'changed=refresh:refresh_score=change'],
+        candidate='refresh',
+    )
+    condition = make_report(run(policy, tmp_path / 'e.jsonl', stage), {})['conditions'][0]
+    (rival,) = condition['candidate_against_rivals']
+    (ablation,) = condition['candidate_against_ablations']
+    assert (rival['first'], rival['second']) == ('safe@0.25', 'refresh@0.25')
+    assert (ablation['first'], ablation['second']) == ('changed@0.25', 'refresh@0.25')
+
+
 def test_what_is_missing_is_said(policy, workers, tmp_path):
     path, stage = tmp_path / 'e.jsonl', make_stage()
     workers.interrupt_after = 5
@@ -291,6 +305,32 @@ def test_the_command_writes_its_reports_and_goes_on_after_an_interruption(
     capsys.readouterr()
     assert main(['--table', str(out / 'success.json')]) == 0
     assert capsys.readouterr().out == make_markdown(report) + '\n'
+
+
+def test_the_stress_set_is_a_table_for_each_disturbance(policy, workers, tmp_path):
+    options = ['--policy', policy, '--tasks', *TASKS, '--fresh', '2', '--out', str(tmp_path)]
+    assert main([*options, '--methods', 'none', '--jobs', '1', '--stress']) == 0
+    assert {job.disturbance for job in workers.jobs} == {'', *DISTURBANCES}
+    report = json.loads((tmp_path / 'success.json').read_text(encoding='utf-8'))
+    assert len(report['conditions']) == 1 + len(DISTURBANCES)
+
+
+def test_a_plan_runs_stage_by_stage(policy, workers, tmp_path, capsys):
+    plan = tmp_path / 'plan.yaml'
+    stages = {
+        'first': {'scenes': {'fresh': 2}, 'variants': ['none']},
+        'second': {'scenes': {'fresh': 3}, 'variants': ['none']},
+    }
+    content = {'policy': policy, 'tasks': list(TASKS), 'stages': stages}
+    plan.write_text(yaml.safe_dump(content), encoding='utf-8')
+    options = ['--plan', str(plan), '--out', str(tmp_path / 'out'), '--jobs', '1']
+    assert main([*options, '--stage', 'second']) == 0
+    assert not (tmp_path / 'out' / 'first.json').exists()
+    assert main(options) == 0
+    # The scenes of the first are among those of the second.
+    assert len(workers.jobs) == 3
+    assert main([*options, '--stage', 'third']) == 2
+    assert 'no stage third; it has first, second' in ' '.join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
