@@ -10,9 +10,9 @@ from safe_vla_ros.errors import CheckpointError, shortened
 from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.checkpoint_tensors import load_tensor, read_header
 from safe_vla_ros.policies.pi_facts import PiFacts
-from safe_vla_ros.policies.pi_options import LONGEST_PROMPT, MOST_STEPS, check_chunk
+from safe_vla_ros.policies.pi_options import LONGEST_PROMPT, MOST_STEPS
 from safe_vla_ros.policies.pi_statistics import IDENTITY, Affine, Vector, lerobot_affine
-from safe_vla_ros.policies.spec import check_integer, check_numbers, read_json
+from safe_vla_ros.policies.spec import LARGEST_CHUNK, check_integer, check_numbers, read_json
 
 PREPROCESSOR_FILE = 'policy_preprocessor.json'
 POSTPROCESSOR_FILE = 'policy_postprocessor.json'
@@ -21,6 +21,13 @@ _IMAGES = 'observation.images.'
 _EMPTY = 'empty_camera_'
 _MOST_NUMBERS = 1024
 _LARGEST_STATE_FILE = 2**24
+_DEFAULTS = {
+    'chunk_size': 50,
+    'max_state_dim': 32,
+    'max_action_dim': 32,
+    'num_inference_steps': 10,
+}
+"""What LeRobot takes where a config.json, written by an older version, does not say it."""
 
 _NORMALIZER, _UNNORMALIZER = 'normalizer_processor', 'unnormalizer_processor'
 _TOKENIZER = 'tokenizer_processor'
@@ -72,9 +79,10 @@ def read_facts(checkpoint: Checkpoint) -> PiFacts:
     action_count = _feature_size(checkpoint, 'output_features', ACTION)
 
     def integer(key: str, lowest: int, highest: int) -> int:
-        return check_integer(checkpoint.setting(key), lowest, highest, f'{where}: {key}')
+        value = config.get(key, _DEFAULTS.get(key))
+        return check_integer(value, lowest, highest, f'{where}: {key}')
 
-    chunk_size = check_chunk(checkpoint.setting('chunk_size'), f'{where}: chunk_size')
+    chunk_size = integer('chunk_size', 1, LARGEST_CHUNK)
     played = None
     if config.get('n_action_steps') is not None:
         played = integer('n_action_steps', 1, chunk_size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from safe_vla_ros.errors import CheckpointError
-from safe_vla_ros.policies.spec import find_policy
+from safe_vla_ros.policies.spec import download
 from safe_vla_ros.policies.tokenizer_file import encode_text, read_tokenizer
 
 if TYPE_CHECKING:
@@ -113,7 +113,11 @@ def find_tokenizer(directory: Path, place: str) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    folder = find_policy(place) if place.startswith('hf:') else directory / Path(place).expanduser()
+    if place.startswith('hf:'):
+        # The rest of such a repository is a model of its own.
+        folder = download(place, ['tokenizer.json'])
+    else:
+        folder = directory / Path(place).expanduser()
     path = folder if folder.suffix == '.json' else folder / 'tokenizer.json'
     if not path.exists():
         msg = (
