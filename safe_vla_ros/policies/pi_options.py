@@ -19,7 +19,7 @@ BILINEAR, ANTIALIASED = 'bilinear', 'antialiased'
 EXACT_TIME, ADDED_TIME = 'exact', 'added'
 END_EFFECTOR, JOINTS = 'end_effector', 'joints'
 BLACK, BELOW_BLACK = -1, -3
-MOST_STEPS = 1000
+MOST_STEPS = 100
 LONGEST_PROMPT = 4096
 """Tokens; published models have 48 and 200."""
 
