@@ -78,8 +78,9 @@ def check_set(path: Path, meta: dict[str, Any]) -> Iterator[Check]:
 
 def _changed_files(unpacked: Path, meta: dict[str, Any]) -> Iterator[Check]:
     digests = {f'{_CHECKPOINT}/{name}': d for name, d in meta.get('sha256_unpacked', {}).items()}
-    if (unpacked / _OPENPI).is_dir():
-        digests[f'{_OPENPI}/model.safetensors'] = meta['openpi']['sha256_model_safetensors']
+    digest = meta.get('openpi', {}).get('sha256_model_safetensors')
+    if digest and (unpacked / _OPENPI).is_dir():
+        digests[f'{_OPENPI}/model.safetensors'] = digest
     changed = sum(
         hashlib.sha256((unpacked / name).read_bytes()).hexdigest() != digest
         for name, digest in digests.items()
@@ -105,6 +106,10 @@ class _Runner:
         except KeyError as error:
             msg = f'{checkpoint.parent}: meta.json has no key {error}'
             raise GoldenSetError(msg) from error
+        missing = [key for key in ('state', 'tasks', 'noise') if key not in inputs]
+        if missing:
+            msg = f'{checkpoint.parent} lacks {", ".join(missing)} in inputs.npz'
+            raise GoldenSetError(msg)
         self.directory = open_directory(checkpoint, options)
         self.model = load_model(self.directory, device='cpu', dtype='float32')
         self.encoder = self.directory.encoder()

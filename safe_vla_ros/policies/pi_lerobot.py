@@ -10,9 +10,9 @@ from safe_vla_ros.errors import CheckpointError, shortened
 from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.checkpoint_tensors import load_tensor, read_header
 from safe_vla_ros.policies.pi_facts import PiFacts
-from safe_vla_ros.policies.pi_options import LONGEST_PROMPT, MOST_STEPS, check_chunk
+from safe_vla_ros.policies.pi_options import LONGEST_PROMPT, MOST_STEPS
 from safe_vla_ros.policies.pi_statistics import IDENTITY, Affine, Vector, lerobot_affine
-from safe_vla_ros.policies.spec import check_integer, check_numbers, read_json
+from safe_vla_ros.policies.spec import LARGEST_CHUNK, check_integer, check_numbers, read_json
 
 PREPROCESSOR_FILE = 'policy_preprocessor.json'
 POSTPROCESSOR_FILE = 'policy_postprocessor.json'
@@ -21,13 +21,22 @@ _IMAGES = 'observation.images.'
 _EMPTY = 'empty_camera_'
 _MOST_NUMBERS = 1024
 _LARGEST_STATE_FILE = 2**24
+_DEFAULTS = {
+    'chunk_size': 50,
+    'max_state_dim': 32,
+    'max_action_dim': 32,
+    'num_inference_steps': 10,
+}
+"""What LeRobot takes where a config.json, written by an older version, does not say it."""
 
 _NORMALIZER, _UNNORMALIZER = 'normalizer_processor', 'unnormalizer_processor'
 _TOKENIZER = 'tokenizer_processor'
-_PROMPT_STEPS = {
-    'pi0': 'pi0_new_line_processor',
-    'pi05': 'pi05_prepare_state_tokenizer_processor_step',
+_PROMPT = {
+    'pi0': ('pi0_new_line_processor', _TOKENIZER),
+    'pi05': (_NORMALIZER, 'pi05_prepare_state_tokenizer_processor_step', _TOKENIZER),
 }
+"""Steps that make the prompt, in this order; pi0's does not hold the normalised state."""
+
 _PASSED_OVER = (
     'rename_observations_processor',
     'to_batch_processor',
@@ -62,19 +71,21 @@ def read_facts(checkpoint: Checkpoint) -> PiFacts:
             raise CheckpointError(msg)
     before = _read_steps(path / PREPROCESSOR_FILE)
     after = _read_steps(path / POSTPROCESSOR_FILE)
-    prompt_step = _PROMPT_STEPS[kind]
-    for steps, wanted, file in (
-        (before, (_NORMALIZER, prompt_step, _TOKENIZER), PREPROCESSOR_FILE),
-        (after, (_UNNORMALIZER,), POSTPROCESSOR_FILE),
-    ):
-        _check_steps(steps, wanted, path / file)
+    _check_steps(before, {_NORMALIZER, *_PROMPT[kind]}, path / PREPROCESSOR_FILE)
+    _check_steps(after, {_UNNORMALIZER}, path / POSTPROCESSOR_FILE)
+    order = [name for name in before if name in _PROMPT[kind]]
+    if order != list(_PROMPT[kind]):
+        expected = ', '.join(_PROMPT[kind])
+        msg = f'{path / PREPROCESSOR_FILE} has {", ".join(order)} in this order; it is {expected}'
+        raise CheckpointError(msg)
     state_count = _feature_size(checkpoint, 'input_features', STATE)
     action_count = _feature_size(checkpoint, 'output_features', ACTION)
 
     def integer(key: str, lowest: int, highest: int) -> int:
-        return check_integer(checkpoint.setting(key), lowest, highest, f'{where}: {key}')
+        value = config.get(key, _DEFAULTS.get(key))
+        return check_integer(value, lowest, highest, f'{where}: {key}')
 
-    chunk_size = check_chunk(checkpoint.setting('chunk_size'), f'{where}: chunk_size')
+    chunk_size = integer('chunk_size', 1, LARGEST_CHUNK)
     played = None
     if config.get('n_action_steps') is not None:
         played = integer('n_action_steps', 1, chunk_size)
@@ -122,10 +133,8 @@ def _read_steps(path: Path) -> dict[str, Mapping[str, Any]]:
     return by_name
 
 
-def _check_steps(
-    steps: Mapping[str, Mapping[str, Any]], wanted: tuple[str, ...], path: Path
-) -> None:
-    known = (*wanted, *_PASSED_OVER, *_ONLY_DISABLED)
+def _check_steps(steps: Mapping[str, Mapping[str, Any]], wanted: set[str], path: Path) -> None:
+    known = [*sorted(wanted), *_PASSED_OVER, *_ONLY_DISABLED]
     for name, step in steps.items():
         if name not in known:
             msg = f'{path} has the step {shortened(name)!r}; known are {", ".join(known)}'
@@ -133,15 +142,8 @@ def _check_steps(
         if name in _ONLY_DISABLED and step['config'].get('enabled'):
             msg = f'{path}: the step {name} is enabled, which is not supported'
             raise CheckpointError(msg)
-    for name in wanted:
-        if name not in steps:
-            msg = f'{path} lacks the step {name}'
-            raise CheckpointError(msg)
-    order = [name for name in steps if name in wanted]
-    # pi0's normaliser may stand behind its tokenizer: its prompt does not hold the state.
-    in_order = [name for name in wanted if name != _NORMALIZER or 'pi05' in ''.join(wanted)]
-    if [name for name in order if name in in_order] != in_order:
-        msg = f'{path} has its steps in the order {", ".join(order)}, expected {", ".join(wanted)}'
+    for name in sorted(wanted - steps.keys()):
+        msg = f'{path} lacks the step {name}'
         raise CheckpointError(msg)
 
 

@@ -9,9 +9,8 @@ from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.policies.checkpoint import Checkpoint
 from safe_vla_ros.policies.normalization import choose_statistics
 from safe_vla_ros.policies.pi_facts import PiFacts
-from safe_vla_ros.policies.pi_options import check_chunk
 from safe_vla_ros.policies.pi_statistics import Affine, openpi_affine
-from safe_vla_ros.policies.spec import check_integer, read_json
+from safe_vla_ros.policies.spec import LARGEST_CHUNK, check_integer, read_json
 
 _SLOTS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 _PROMPT_LENGTH = {'pi0': 48, 'pi05': 200}
@@ -52,7 +51,9 @@ def read_facts(checkpoint: Checkpoint, unnorm_key: str) -> PiFacts:
         actions=_affine(content, 'actions', kind, width, str(file)),
         state_width=width,
         action_width=width,
-        chunk_size=check_chunk(checkpoint.setting('action_horizon'), f'{where}: action_horizon'),
+        chunk_size=check_integer(
+            checkpoint.setting('action_horizon'), 1, LARGEST_CHUNK, f'{where}: action_horizon'
+        ),
         execute_steps=None,
         num_steps=_NUM_STEPS,
         prompt_length=_PROMPT_LENGTH[kind],

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.errors import CheckpointError, shortened
 from safe_vla_ros.policies.spec import (
-    LARGEST_CHUNK,
     POLICY_FILE,
     check_integer,
     read_policy_group,
@@ -20,7 +19,7 @@ BILINEAR, ANTIALIASED = 'bilinear', 'antialiased'
 EXACT_TIME, ADDED_TIME = 'exact', 'added'
 END_EFFECTOR, JOINTS = 'end_effector', 'joints'
 BLACK, BELOW_BLACK = -1, -3
-MOST_STEPS = 1000
+MOST_STEPS = 100
 LONGEST_PROMPT = 4096
 """Tokens; published models have 48 and 200."""
 
@@ -123,15 +122,6 @@ def read_options(directory: Path) -> PiOptions:
             check_integer(step, 0, MOST_STEPS - 1, f'{where}.saliency_steps')
         group['saliency_steps'] = tuple(sorted(set(steps)))
     return PiOptions(**group)
-
-
-def check_chunk(value: object, where: str) -> int:
-    """Return a chunk size that can be one.
-
-    Raises:
-        CheckpointError: It cannot.
-    """
-    return check_integer(value, 1, LARGEST_CHUNK, where)
 
 
 def _list(value: object, where: str) -> list[Any]:

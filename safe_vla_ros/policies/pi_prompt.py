@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safe_vla_ros.errors import CheckpointError
-from safe_vla_ros.policies.spec import find_policy
+from safe_vla_ros.errors import CheckpointError, ObservationError
+from safe_vla_ros.policies.spec import download
 from safe_vla_ros.policies.tokenizer_file import encode_text, read_tokenizer
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PAD_ID, BEGIN_ID = 0, 2
 PALIGEMMA_TOKENS = {PAD_ID: '<pad>', 1: '<eos>', BEGIN_ID: '<bos>'}
 """What these ids are in PaliGemma's tokenizer."""
+
+IMAGE_PLACEHOLDER = '<image>'
+"""Has the id behind the last row of pi0's embedding."""
 
 _BINS = np.linspace(-1.0, 1.0, 257)[:-1]
 _NO_STATE = np.zeros(0)
@@ -56,7 +59,8 @@ class PiPromptEncoder:
         self._with_state = with_state
         self._clean = clean
         self._state_width = state_width
-        self._tokenizer = read_tokenizer(path, vocabulary)
+        self._vocabulary = vocabulary
+        self._tokenizer = read_tokenizer(path, vocabulary, not_embedded=(IMAGE_PLACEHOLDER,))
         for index, text in PALIGEMMA_TOKENS.items():
             got = self._tokenizer.id_to_token(index)
             if got != text:
@@ -86,11 +90,14 @@ class PiPromptEncoder:
             state: Normalised state [P].
 
         Raises:
-            ObservationError: The tokenizer cannot encode it.
+            ObservationError: The tokenizer cannot encode it, or the model cannot embed it.
         """
         ids = encode_text(self._tokenizer, self.text(instruction, state))
         if self._clean and not self._with_state:
             ids += self._without_begin(encode_text(self._tokenizer, '\n'))
+        if max(ids, default=0) >= self._vocabulary:
+            msg = f'the instruction {instruction!r} holds {IMAGE_PLACEHOLDER}, which is no text'
+            raise ObservationError(msg)
         return [BEGIN_ID, *self._without_begin(ids)][: self.length]
 
     def _without_begin(self, ids: list[int]) -> list[int]:
@@ -113,7 +120,11 @@ def find_tokenizer(directory: Path, place: str) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    folder = find_policy(place) if place.startswith('hf:') else directory / Path(place).expanduser()
+    if place.startswith('hf:'):
+        # The rest of such a repository is a model of its own.
+        folder = download(place, ['tokenizer.json'])
+    else:
+        folder = directory / Path(place).expanduser()
     path = folder if folder.suffix == '.json' else folder / 'tokenizer.json'
     if not path.exists():
         msg = (

@@ -13,7 +13,7 @@ from safe_vla_ros.resources import find_share
 from safe_vla_ros.successors import successor_note
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from safe_vla_ros.types import PolicySpec
 
@@ -22,7 +22,7 @@ LARGEST_CHUNK = 1000
 """Actions per chunk; policies have up to a hundred."""
 
 _HUB_REFERENCE = re.compile(r'^hf:(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})$')
-_HUB_PATTERNS = ['*.json', '*.safetensors', '*_checkpoint.pt', 'tokenizer.model', POLICY_FILE]
+_HUB_PATTERNS = ('*.json', '*.safetensors', '*_checkpoint.pt', 'tokenizer.model', POLICY_FILE)
 
 _LIMITS = ('max_linear_speed', 'max_angular_speed', 'max_linear_accel', 'max_angular_accel')
 _TOP = ('cameras', 'action_period_s', 'execute_steps')
@@ -65,7 +65,7 @@ def find_policy(reference: str) -> Path:
             what was tried, or names the successor.
     """
     if reference.startswith('hf:'):
-        return _download(reference)
+        return download(reference)
     gone = successor_note(reference)
     if gone:
         raise CheckpointError(gone)
@@ -213,7 +213,19 @@ def _mapping(path: Path, key: str, value: object) -> Mapping[str, Any]:
     return value
 
 
-def _download(reference: str) -> Path:
+def download(reference: str, patterns: Sequence[str] = _HUB_PATTERNS) -> Path:
+    """Download files of one commit from a hub, or find them where they were downloaded.
+
+    Args:
+        reference: ``hf:org/name@<40-hex commit>``.
+        patterns: Which files of the top directory.
+
+    Returns:
+        The directory that holds them.
+
+    Raises:
+        CheckpointError: The reference names no commit, or nothing can be downloaded.
+    """
     match = _HUB_REFERENCE.match(reference)
     if match is None:
         msg = f'{reference!r} must be hf:org/name@<40-hex commit>: a branch or tag can change'
@@ -228,7 +240,7 @@ def _download(reference: str) -> Path:
         path = snapshot_download(
             match['repository'],
             revision=match['revision'],
-            allow_patterns=_HUB_PATTERNS,
+            allow_patterns=list(patterns),
             ignore_patterns='*/*',
         )
     except (OSError, HfHubHTTPError) as error:

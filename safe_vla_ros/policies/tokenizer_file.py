@@ -10,18 +10,20 @@ from safe_vla_ros.bounded_files import LARGEST_JSON, read_bytes
 from safe_vla_ros.errors import CheckpointError, ObservationError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 _PANIC = 'PanicException'
 """What the library raises where its Rust code gives up: no Exception, and not importable."""
 
 
-def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
+def read_tokenizer(path: Path, vocabulary: int, *, not_embedded: Collection[str] = ()) -> Tokenizer:
     """Read a tokenizer whose ids fit an embedding.
 
     Args:
         path: A ``tokenizer.json``.
         vocabulary: Rows of the embedding.
+        not_embedded: Tokens that may have a higher id, because no text has them.
 
     Returns:
         The tokenizer; it neither pads nor cuts, whatever its file says.
@@ -34,7 +36,8 @@ def read_tokenizer(path: Path, vocabulary: int) -> Tokenizer:
         tokenizer = Tokenizer.from_buffer(content)
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        highest = max(tokenizer.get_vocab().values(), default=0)
+        ids = tokenizer.get_vocab()
+        highest = max((ids[token] for token in ids.keys() - set(not_embedded)), default=0)
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
             raise

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from safe_vla_ros.errors import CheckpointError
+from safe_vla_ros.policies.pi_prompt import find_tokenizer
 from safe_vla_ros.policies.spec import find_policy
 
 COMMIT = 'a' * 40
@@ -71,3 +72,19 @@ def test_a_failed_download_is_a_sentence(monkeypatch):
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', fail)
     with pytest.raises(CheckpointError, match='cannot be downloaded: no route to host'):
         find_policy(f'hf:org/name@{COMMIT}')
+
+
+def test_a_tokenizer_is_downloaded_without_the_model_beside_it(downloads, tmp_path):
+    (tmp_path / 'tokenizer.json').write_text('{}')
+
+    path = find_tokenizer(tmp_path / 'policy', f'hf:google/paligemma@{COMMIT}')
+
+    assert path == tmp_path / 'tokenizer.json'
+    assert downloads[0][1]['allow_patterns'] == ['tokenizer.json']
+
+
+def test_without_a_hub_reference_no_tokenizer_is_downloaded(downloads, tmp_path):
+    with pytest.raises(CheckpointError, match=r'tokenizer\.json is missing'):
+        find_tokenizer(tmp_path, '.')
+
+    assert not downloads

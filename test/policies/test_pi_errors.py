@@ -187,7 +187,7 @@ def test_processors_in_another_order_or_incomplete(directory):
     path = directory / 'policy_preprocessor.json'
     whole = json.loads(path.read_text())
     edit_json(path, steps=whole['steps'][::-1])
-    assert 'has its steps in the order' in refused(directory)
+    assert 'in this order; it is normalizer_processor, ' in refused(directory)
     edit_json(
         path, steps=[s for s in whole['steps'] if s['registry_name'] != 'normalizer_processor']
     )

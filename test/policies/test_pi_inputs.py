@@ -14,7 +14,7 @@ from safe_vla_ros.policies import load_policy, read_spec
 from safe_vla_ros.policies.action_expert import step_times
 from safe_vla_ros.policies.pi_directory import open_directory
 from safe_vla_ros.policies.pi_images import fit_image
-from safe_vla_ros.policies.pi_prompt import state_bins
+from safe_vla_ros.policies.pi_prompt import PiPromptEncoder, state_bins
 from safe_vla_ros.policies.pi_statistics import lerobot_affine, openpi_affine
 from safe_vla_ros.pruning import PRUNER_NAMES
 from safe_vla_ros.runtime.parameter_file import read_parameter_file
@@ -90,6 +90,18 @@ def test_a_long_prompt_is_cut_at_its_end(checkpoint):
 
     assert len(whole) > len(cut) == 72
     assert cut == whole[:72]
+
+
+def test_the_image_token_may_lie_behind_the_embedding_and_is_no_text(pi0):
+    # It has the highest id of this tokenizer, as of the real one.
+    facts = {'length': 48, 'with_state': False, 'clean': False}
+    prompts = PiPromptEncoder(pi0 / 'tokenizer.json', vocabulary=510, **facts)
+
+    assert max(prompts.encode('open the door')) < 510
+    with pytest.raises(ObservationError, match='holds <image>, which is no text'):
+        prompts.encode('open the <image>')
+    with pytest.raises(CheckpointError, match='has ids up to 509; the decoder embeds 509'):
+        PiPromptEncoder(pi0 / 'tokenizer.json', vocabulary=509, **facts)
 
 
 def test_pi0_cleans_its_prompt_only_when_told(pi0):
