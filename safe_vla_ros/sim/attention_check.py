@@ -194,7 +194,10 @@ def effective_tokens(looks: list[Look]) -> list[float]:
 def describe(looks: list[Look], first_deep: int) -> dict[str, Any]:
     """Return all figures of some looks."""
     cameras = list(looks[0].saliency)
-    mass = [sum(s.sum((1, 2)) for s in look.saliency.values()) for look in looks]
+    masses = {
+        camera: np.mean([look.saliency[camera].sum((1, 2)) for look in looks], axis=0)
+        for camera in cameras
+    }
     return {
         'frames': len(looks),
         'cameras': {
@@ -202,7 +205,9 @@ def describe(looks: list[Look], first_deep: int) -> dict[str, Any]:
             for camera in cameras
         },
         'effective_tokens_by_layer': effective_tokens(looks),
-        'visual_share_by_layer': [float(value) for value in np.mean(mass, axis=0)],
+        'attention_share_by_layer': {
+            camera: [float(value) for value in mass] for camera, mass in masses.items()
+        },
     }
 
 
@@ -321,13 +326,16 @@ def make_markdown(report: dict[str, Any]) -> str:
                     numbers = [*one['by_layer'], one['deep']]
                     cells = [f'{100 * one["area_share"]:.2f}', *(f'{v:.1f}' for v in numbers)]
                     lines += _rows([[f'{camera}, {thing}', *cells]])
+        for camera, shares in figures['attention_share_by_layer'].items():
+            mass = (f'{100 * value:.0f} %' for value in shares)
+            lines += _rows([[f'{camera}, share of all attention', '', *mass, '']])
         tokens = (f'{value:.0f}' for value in figures['effective_tokens_by_layer'])
-        mass = (f'{100 * value:.0f} %' for value in figures['visual_share_by_layer'])
-        lines += _rows([['effective tokens', '', *tokens, ''], ['visual share', '', *mass, '']])
-    titles = ['deep, asked bowl', *CAMERA_SIZES_PX]
+        lines += _rows([['effective tokens', '', *tokens, '']])
+    places = [(camera, thing) for camera in CAMERA_SIZES_PX for thing in THINGS]
+    titles = ['deep', *(f'{camera}, {thing}' for camera, thing in places)]
     lines += ['', *_rows([titles, ['---'] * len(titles)])]
     for task, figures in report['tasks'].items():
-        deep = [figures['cameras'][camera][ASKED]['deep'] for camera in CAMERA_SIZES_PX]
+        deep = [figures['cameras'][camera][thing]['deep'] for camera, thing in places]
         lines += _rows([[task, *('-' if value is None else f'{value:.1f}' for value in deep)]])
     return '\n'.join(lines[1:])
 

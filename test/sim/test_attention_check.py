@@ -89,6 +89,7 @@ def test_effective_tokens_count_what_shares_the_attention():
     saliency = np.stack([np.ones((4, 4)), at(0, 0), at(0, 0) + at(3, 3)])
     figures = describe([make_look(saliency)], 1)
     assert figures['effective_tokens_by_layer'] == pytest.approx([16.0, 1.0, 2.0], rel=1e-4)
+    assert figures['attention_share_by_layer'] == {'agentview': [16.0, 1.0, 2.0]}
 
 
 def test_a_picture_is_brightest_where_the_policy_looks_and_outlines_the_asked_bowl():
