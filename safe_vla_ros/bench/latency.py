@@ -101,7 +101,8 @@ def summarise(timings: Sequence[Timing], *, baseline: str, threads: int) -> dict
         by_label[timing.label].append(timing)
     blocks = sorted({timing.block for timing in timings})
     rows: dict[str, Any] = {}
-    for label, group in by_label.items():
+    for label in sorted(by_label, key=lambda label: label != baseline):
+        group = by_label[label]
         totals = PruningTotals(timing.pruned for timing in group)
         rows[label] = {
             'inferences': len(group),
