@@ -26,7 +26,7 @@ class FakeArm:
         return name.split('/')[0] == self.scene
 
     def ask(self, name):
-        self.task = SimpleNamespace(name=name, max_duration_s=10.0)
+        self.task = SimpleNamespace(name=name, suite='any', max_duration_s=10.0)
         self.instruction = name
 
     def reset(self, seed, *, init_state):
