@@ -22,7 +22,8 @@ def displays_of(rviz, kind):
 
 def test_rviz_shows_the_overlay_of_every_camera_of_the_simulated_robot(rviz):
     topics = [display['Topic']['Value'] for display in displays_of(rviz, 'Image')]
-    assert topics == [f'/pruned_policy/saliency/{camera}/image_raw' for camera in EXPERT_SPEC.cameras]
+    cameras = EXPERT_SPEC.cameras
+    assert topics == [f'/pruned_policy/saliency/{camera}/image_raw' for camera in cameras]
 
 
 def test_rviz_asks_for_what_the_node_offers(rviz):

@@ -65,6 +65,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     methods = (given.method,) if given.method == 'none' else (given.method, 'none')
     if given.record is not None and given.record.exists():
         parser.error(f'--record {given.record} exists; name a directory that does not')
+    if given.real_time_factor != 1.0 and not given.sim_time:
+        parser.error('--real-time-factor other than 1 needs --sim-time')
     if given.params_file is not None and not given.params_file.is_file():
         gone = successor_note(str(given.params_file))
         parser.error(gone or f'--params-file {given.params_file} is not a file')
@@ -129,7 +131,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add('--params-file', type=Path, help='robot YAML (config/mini_libero.yaml)')
     add(
         '--real-time-factor', type=_number(0.05, 10.0), default=1.0,
-        help='speed of the simulation (%(default)s)',
+        help='speed of the simulation (%(default)s); another one than 1 needs --sim-time',
     )  # fmt: skip
     add('--sim-time', action='store_true', help='publish /clock and follow it')
     add(

@@ -88,7 +88,10 @@ class MotionPermission:
             return latched
         if self.paused:
             return PAUSED
-        reason = self.other_commands(steady_s) or clock
+        # Where nothing is asked for, a clock that has stopped does no harm: between two episodes a
+        # simulator may stand still. One that never began is told: nobody may have started it.
+        harmless = not self.instruction and now_s > 0.0
+        reason = self.other_commands(steady_s) or (None if harmless else clock)
         if reason:
             return reason
         if not self.instruction:

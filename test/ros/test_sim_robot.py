@@ -23,6 +23,9 @@ from std_srvs.srv import Trigger
 
 from safe_vla_ros.demo.processes import Child
 from safe_vla_ros.ros.domain import own_domain
+from safe_vla_ros.ros.sim_robot import _following
+from safe_vla_ros.sim.robot_loop import EpisodeEvent
+from safe_vla_ros.sim.tasks import TASKS
 
 DOMAIN = own_domain()
 ENVIRONMENT = {
@@ -30,7 +33,8 @@ ENVIRONMENT = {
     'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
     'OMP_NUM_THREADS': '1',
 }
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+"""A scene loads in seconds where nothing else runs."""
 
 
 class Client:
@@ -274,6 +278,26 @@ def test_another_suite_loads_while_the_robot_goes_on(client):
     # More than half of the states of that time came, while a whole scene was loaded.
     assert len(client.heard['ee_pose']) - before > 0.5 * 40 * load_s
     client.spin_until(lambda: client.heard['instruction'][-1].data == values['instruction'])
+
+
+def following(**changes):
+    values = {'kind': 'success', 'stamp_s': 1.0, 'episode': 1, 'instruction': '', 'elapsed_s': 1.0}
+    event = EpisodeEvent(**{**values, 'seed': 7, 'init_state': None, **changes})
+    return {parameter.name: parameter.value for parameter in _following(event)}
+
+
+def test_autoplay_goes_on_with_the_other_bowl_and_then_with_other_scenes():
+    assert following(task='libero_spatial/0') == {'task': 'libero_spatial/0/other', 'seed': 8}
+    assert following(task=TASKS[-1])['task'] == TASKS[0]
+    assert following(task='libero_goal/9')['task'] == 'libero_goal/0'
+
+
+def test_autoplay_walks_through_the_initial_states_if_it_began_with_one():
+    assert following(task='libero_spatial/0', init_state=49, seed=0) == {
+        'task': 'libero_spatial/0/other',
+        'seed': 0,
+        'init_state': 0,
+    }
 
 
 def start_robot(tmp_path, *arguments):

@@ -158,10 +158,28 @@ def test_simulated_time_that_never_began_is_said() -> None:
     bench = Bench(steady_clock=steady, active=False)
     bench.clock.set(0.0)
     bench.runtime.activate(simulated_time=True)
+    for text in (bench.runtime.statistics().instruction, ''):
+        bench.runtime.set_instruction(text)
+        for _ in range(100):
+            bench.runtime.tick()
+            steady.advance(0.02)
+        assert bench.reason == 'simulated time stands still: there is no /clock'
+
+
+def test_simulated_time_may_stand_still_where_nothing_is_asked_for() -> None:
+    bench = moving_bench(simulated=True)
+    bench.runtime.set_instruction('')
+    bench.run(2.0)
+    bench.clock_runs = False
     for _ in range(100):
-        bench.runtime.tick()
-        steady.advance(0.02)
-    assert bench.reason == 'simulated time stands still: there is no /clock'
+        bench.pass_time()
+        assert bench.runtime.tick() is None
+        assert (bench.state, bench.reason) == (StateName.WAITING, 'no instruction')
+    bench.runtime.set_instruction('another task')
+    bench.run(0.1)
+    assert bench.state is StateName.STALE
+    bench.clock_runs = True
+    assert speeds_of(bench, 1.0)[-1] == pytest.approx(SPEED_M_S)
 
 
 def test_another_commander_in_motion_is_latched_until_the_episode_is_reset() -> None:

