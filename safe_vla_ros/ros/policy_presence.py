@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from rclpy.node import NodeNameNonExistentError
 
 if TYPE_CHECKING:
     from rclpy.client import Client
@@ -52,7 +53,10 @@ class PolicyPresence:
         """Tell what the last answer was and ask again; a node without a life cycle is active."""
         service = f'{name}/get_state'
         namespace, _, base = name.rpartition('/')
-        offered = self._node.get_service_names_and_types_by_node(base, namespace or '/')
+        try:
+            offered = self._node.get_service_names_and_types_by_node(base, namespace or '/')
+        except NodeNameNonExistentError:  # it is not known any more, or not yet
+            return False
         if service not in (offered_name for offered_name, _ in offered):
             return True
         if name not in self._clients:

@@ -65,8 +65,10 @@ class SimRobot(Node):
         self._loop = RobotLoop(self, self._settings)
         self._starter = EpisodeStarter(self._loop, self._cameras, make_arm=self._load)
         self._broken: Exception | None = None
+        self._telling = threading.Lock()
         self._untold: EpisodeEvent | None = None
         self._instruction = ''
+        self._change: threading.Thread | None = None
         self._instruction_readers = 0
         self._last_complaint = ('', 0.0)
         self._last_wait = ''
@@ -117,11 +119,10 @@ class SimRobot(Node):
         self._episode_publisher.publish(
             messages.episode_message(event, self.get_fully_qualified_name())
         )
-        if event.kind == 'started':
-            self._untold = event
-        else:
-            self._untold = None
-            self._tell('')
+        with self._telling:
+            self._untold = event if event.kind == 'started' else None
+            if self._untold is None:
+                self._tell('')
         placed = f'seed {event.seed}'
         if event.init_state is not None:
             placed += f', initial state {event.init_state}'
@@ -207,7 +208,8 @@ class SimRobot(Node):
             except Exception as error:
                 self._broken = error
 
-        threading.Thread(target=run, name='scene', daemon=True).start()
+        self._change = threading.Thread(target=run, name='scene', daemon=True)
+        self._change.start()
 
     def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
         try:
@@ -228,7 +230,8 @@ class SimRobot(Node):
 
     def _continue_playing(self) -> None:
         event = self._loop.episode
-        if self._starter.busy or (event is not None and event.kind == 'started'):
+        changing = self._starter.busy or (self._change is not None and self._change.is_alive())
+        if changing or (event is not None and event.kind == 'started'):
             return
         if event is not None and self._loop.now_s - event.stamp_s < AUTOPLAY_PAUSE_S:
             return
@@ -280,11 +283,13 @@ class SimRobot(Node):
         """
         message = messages.camera_message(image, stamp_s, f'{camera}_optical_frame')
         self._image_publishers[camera].publish(message)
-        event = self._untold
-        last = camera == tuple(CAMERA_SIZES_PX)[-1]
-        if event is not None and last and stamp_s >= event.stamp_s:
-            self._untold = None
-            self._tell(event.instruction)
+        if camera != tuple(CAMERA_SIZES_PX)[-1]:
+            return
+        with self._telling:
+            event = self._untold
+            if event is not None and stamp_s >= event.stamp_s:
+                self._untold = None
+                self._tell(event.instruction)
 
     def _tell(self, instruction: str) -> None:
         self._instruction = instruction

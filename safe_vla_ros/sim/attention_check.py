@@ -194,7 +194,10 @@ def effective_tokens(looks: list[Look]) -> list[float]:
 def describe(looks: list[Look], first_deep: int) -> dict[str, Any]:
     """Return all figures of some looks."""
     cameras = list(looks[0].saliency)
-    mass = [sum(s.sum((1, 2)) for s in look.saliency.values()) for look in looks]
+    masses = {
+        camera: np.mean([look.saliency[camera].sum((1, 2)) for look in looks], axis=0)
+        for camera in cameras
+    }
     return {
         'frames': len(looks),
         'cameras': {
@@ -202,7 +205,9 @@ def describe(looks: list[Look], first_deep: int) -> dict[str, Any]:
             for camera in cameras
         },
         'effective_tokens_by_layer': effective_tokens(looks),
-        'visual_share_by_layer': [float(value) for value in np.mean(mass, axis=0)],
+        'attention_share_by_layer': {
+            camera: [float(value) for value in mass] for camera, mass in masses.items()
+        },
     }
 
 
@@ -239,10 +244,10 @@ def draw(look: Look, first_deep: int) -> UInt8Array:
     return np.concatenate([joined, caption])
 
 
-def watch(options: argparse.Namespace, policy: MiniPolicy) -> list[Look]:
-    """Run the episodes and return the looks."""
+def watch(options: argparse.Namespace, policy: MiniPolicy) -> tuple[list[Look], int]:
+    """Run the episodes; return the looks and how many episodes were solved."""
     settings = resolve_episode(policy.spec, {'policy': options.policy, 'pruning.method': 'none'})
-    looks = []
+    looks, solved = [], 0
     arm, renderer = None, None
     for task in options.tasks:
         if arm is None or renderer is None or not arm.has_task(task):
@@ -255,14 +260,15 @@ def watch(options: argparse.Namespace, policy: MiniPolicy) -> list[Look]:
         for number in range(options.episodes):
             arm.reset(0, init_state=number)
             recorder = LookRecorder(policy, renderer, options.stride)
-            run_episode(
+            result = run_episode(
                 arm, policy, settings=settings, latency=Latency(), seed=number, on_frame=recorder
             )
             looks += recorder.looks
+            solved += result.success
     if arm is not None and renderer is not None:
         renderer.close()
         arm.close()
-    return looks
+    return looks, solved
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
@@ -275,7 +281,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(policy, MiniPolicy):
         msg = f'{options.policy} is of the kind {policy.spec.kind}; allowed: mini'
         raise SafeVlaError(msg)
-    looks = watch(options, policy)
+    looks, solved = watch(options, policy)
     if not looks:
         msg = 'no frame before a grasp was seen: use more episodes or a smaller stride'
         raise SafeVlaError(msg)
@@ -290,7 +296,9 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
             cv2.imwrite(str(path), picture[:, :, ::-1])
     return {
         'policy': find_policy(options.policy).name,
-        'episodes_per_task': options.episodes,
+        'episodes': options.episodes * len(options.tasks),
+        'solved': solved,
+        'plain_objects': options.plain,
         'frame_stride': options.stride,
         'first_deep_layer': first_deep,
         'sentences': {
@@ -307,7 +315,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
 
 def make_markdown(report: dict[str, Any]) -> str:
     """Lay the report out as Markdown tables."""
-    lines = []
+    lines = ['', f'{report["solved"]} of {report["episodes"]} episodes solved']
     for sentence, figures in report['sentences'].items():
         layers = range(len(figures['effective_tokens_by_layer']))
         titles = [f'{sentence}: camera, thing', 'area %', *map(str, layers), 'deep']
@@ -318,13 +326,16 @@ def make_markdown(report: dict[str, Any]) -> str:
                     numbers = [*one['by_layer'], one['deep']]
                     cells = [f'{100 * one["area_share"]:.2f}', *(f'{v:.1f}' for v in numbers)]
                     lines += _rows([[f'{camera}, {thing}', *cells]])
+        for camera, shares in figures['attention_share_by_layer'].items():
+            mass = (f'{100 * value:.0f} %' for value in shares)
+            lines += _rows([[f'{camera}, share of all attention', '', *mass, '']])
         tokens = (f'{value:.0f}' for value in figures['effective_tokens_by_layer'])
-        mass = (f'{100 * value:.0f} %' for value in figures['visual_share_by_layer'])
-        lines += _rows([['effective tokens', '', *tokens, ''], ['visual share', '', *mass, '']])
-    titles = ['deep, asked bowl', *CAMERA_SIZES_PX]
+        lines += _rows([['effective tokens', '', *tokens, '']])
+    places = [(camera, thing) for camera in CAMERA_SIZES_PX for thing in THINGS]
+    titles = ['deep', *(f'{camera}, {thing}' for camera, thing in places)]
     lines += ['', *_rows([titles, ['---'] * len(titles)])]
     for task, figures in report['tasks'].items():
-        deep = [figures['cameras'][camera][ASKED]['deep'] for camera in CAMERA_SIZES_PX]
+        deep = [figures['cameras'][camera][thing]['deep'] for camera, thing in places]
         lines += _rows([[task, *('-' if value is None else f'{value:.1f}' for value in deep)]])
     return '\n'.join(lines[1:])
 

@@ -59,7 +59,7 @@ def load_policy(directory: Path) -> None:
         ({'hidden_size': 10**7}, 'hidden_size is 10000000, allowed is a whole number from 2 to'),
         ({'hidden_size': 15_360}, 'has shape .* config.json asks for .*15360'),
         ({'num_hidden_layers': 10**9}, 'num_hidden_layers is 1000000000, allowed'),
-        ({'num_hidden_layers': 200}, "tensor 'decoder.layers.8.* is missing"),
+        ({'num_hidden_layers': 200}, "tensor 'decoder.layers.6.* is missing"),
         ({'hidden_size': 1.5}, 'hidden_size is 1.5, allowed'),
         ({'hidden_size': True}, 'hidden_size is True, allowed'),
         ({'vocab_size': 0}, 'vocab_size is 0, allowed'),

@@ -84,6 +84,10 @@ def test_a_plain_node_that_hears_and_commands_is_a_policy(place):
     place.wait_missing('')
 
 
+def test_a_node_that_has_gone_is_not_active(place):
+    assert not place.presence._is_active('/place/nobody')
+
+
 def test_a_lifecycle_node_is_a_policy_while_it_is_active(place):
     policy = place.policy(LifecycleNode)
     place.wait_missing('/place/policy is not active yet')

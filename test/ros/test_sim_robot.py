@@ -33,7 +33,8 @@ ENVIRONMENT = {
     'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
     'OMP_NUM_THREADS': '1',
 }
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+"""A scene loads in seconds where nothing else runs."""
 
 
 class Client:

@@ -41,7 +41,11 @@ def robot(tmp_path):
 
 @pytest.fixture
 def policy(tmp_path):
-    return child(tmp_path, 'pruned_policy', '--params-file', str(robot_file()))
+    # A busy machine may hold up a picture in the middle of an episode, which is not the point here.
+    return child(
+        tmp_path, 'pruned_policy', '--params-file', str(robot_file()),
+        '-p', 'observation_timeout_s:=2.0',
+    )  # fmt: skip
 
 
 @pytest.fixture

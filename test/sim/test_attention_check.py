@@ -25,7 +25,7 @@ from safe_vla_ros.sim.attention_check import (
     patch_cover,
 )
 from safe_vla_ros.sim.expert import look
-from safe_vla_ros.sim.rollout import Frame
+from safe_vla_ros.sim.rollout import EpisodeResult, Frame
 from safe_vla_ros.types import MessageHeader
 
 PROPRIO = np.array([0.0, 0.2, 1.1, 3.14, 0.0, -0.1, 0.04, -0.04])
@@ -89,6 +89,7 @@ def test_effective_tokens_count_what_shares_the_attention():
     saliency = np.stack([np.ones((4, 4)), at(0, 0), at(0, 0) + at(3, 3)])
     figures = describe([make_look(saliency)], 1)
     assert figures['effective_tokens_by_layer'] == pytest.approx([16.0, 1.0, 2.0], rel=1e-4)
+    assert figures['attention_share_by_layer'] == {'agentview': [16.0, 1.0, 2.0]}
 
 
 def test_a_picture_is_brightest_where_the_policy_looks_and_outlines_the_asked_bowl():
@@ -130,6 +131,7 @@ def test_frames_before_the_grasp_are_looked_at_with_either_sentence(
             arm.step(float(step))
         for _ in range(4):
             on_frame(arm, make_frame(arm), PROPRIO)
+        return EpisodeResult(success=True)
 
     monkeypatch.setattr(attention_check, 'run_episode', run_episode)
     arguments = ['--episodes', '1', '--stride', '2', '--tasks', 'libero_spatial/0']
@@ -139,6 +141,7 @@ def test_frames_before_the_grasp_are_looked_at_with_either_sentence(
     )
     assert [path.name for path in pictures.iterdir()] == ['libero_spatial-0.png']
     report = json.loads(out.read_text())
+    assert (report['solved'], report['episodes']) == (1, 1)
     own, other = (report['sentences'][name] for name in (OWN_SENTENCE, OTHER_SENTENCE))
     assert own['frames'] == other['frames'] == 2  # none after the hand has closed
     areas = [
@@ -152,6 +155,6 @@ def test_frames_before_the_grasp_are_looked_at_with_either_sentence(
 
 
 def test_no_frame_before_a_grasp_is_an_error(directory, monkeypatch):
-    monkeypatch.setattr(attention_check, 'watch', lambda options, policy: [])
+    monkeypatch.setattr(attention_check, 'watch', lambda options, policy: ([], 0))
     with pytest.raises(SafeVlaError, match='smaller stride'):
         attention_check.check(Namespace(policy=directory))

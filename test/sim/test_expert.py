@@ -17,6 +17,7 @@ def view(**changes):
         'hand_velocity': np.zeros(3),
         'gap_m': OPEN_M,
         'bowl': np.array([0.0, 0.0, 0.898]),
+        'other_bowl': np.array([-0.2, 0.2, 0.898]),
         'plate': np.array([0.06, 0.2, 0.902]),
         'cabinet': np.array([0.036, -0.278, 0.905]),
     }
@@ -46,6 +47,12 @@ def test_it_lifts_before_it_carries():
     assert opening == 0.0
     np.testing.assert_allclose(velocity[:2], 0.0)
     assert velocity[2] > 0.1
+
+
+def test_it_does_the_same_for_the_other_bowl_when_that_is_asked_for():
+    table = view(hand=np.array([-0.2, 0.25, 0.936]))
+    assert act(table)[1] == 1.0
+    assert act(table.asked_for_other())[1] == 0.0
 
 
 def test_it_lets_go_on_the_plate():
