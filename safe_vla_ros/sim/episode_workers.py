@@ -6,12 +6,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from safe_vla_ros.errors import SafeVlaError
 
@@ -27,6 +28,9 @@ USUAL_WORKER_GIB = 2.3
 
 TRIES = 2
 """How often a job is tried when its process ends under it."""
+
+MOST_FAILURES = 10
+"""From so many failed jobs on something is wrong with all of them."""
 
 _GIB = 2**30
 Job = TypeVar('Job')
@@ -52,7 +56,8 @@ def run_warm(
     """Run jobs in processes of one thread each; yields each with its answer as it ends.
 
     Jobs run about in order, but a worker goes on with a job of the place it is at, if there is one
-    among the next ``window``. Interrupting or closing the iterator ends the workers at once.
+    among the next ``window``. A job that fails does not keep the others from running. Interrupting
+    or closing the iterator ends the workers at once.
 
     Args:
         jobs: Each can be pickled.
@@ -63,33 +68,19 @@ def run_warm(
         largest_gib: A worker that holds more after a job is replaced.
 
     Raises:
-        SafeVlaError: A job raised an error, or its process ended twice under it.
+        SafeVlaError: At the end, if a job raised an error or its process ended twice under it; at
+            once, if ``MOST_FAILURES`` did.
     """
-    waiting = [_Waiting(job) for job in jobs]
-    workers: list[_Worker[Job, Answer]] = []
+    pool = _Pool(jobs, work, place, window)
     try:
-        while waiting or any(worker.current for worker in workers):
-            workers = [worker for worker in workers if worker.alive]
-            while len(workers) < min(processes, len(workers) + len(waiting)):
-                workers.append(_Worker(work))
-            for worker in workers:
-                if worker.current is None and waiting:
-                    worker.begin(_take(waiting, worker.place, place, window), place)
-            for worker in _answered(workers):
-                done = worker.current
-                assert done is not None
-                outcome = worker.finish(largest_gib)
-                if outcome is None:
-                    done.tries += 1
-                    if done.tries == TRIES:
-                        msg = f'a process ended {TRIES} times while it ran {done.job}'
-                        raise SafeVlaError(msg)
-                    waiting.insert(0, done)
-                else:
-                    yield done.job, outcome
+        while pool.is_busy:
+            pool.employ(processes)
+            for worker in pool.wait():
+                yield from pool.take_in(worker, largest_gib)
+        if pool.failures:
+            raise pool.error()
     finally:
-        for worker in workers:
-            worker.kill()
+        pool.end()
 
 
 def use_one_thread() -> None:
@@ -106,6 +97,80 @@ class _Waiting(Generic[Job]):
     tries: int = 0
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    answer: object = None
+    error: str = ''
+    died: bool = False
+
+
+class _Pool(Generic[Job, Answer]):
+    """What waits, who works, and what failed."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        work: Callable[[Job], Answer],
+        place: Callable[[Job], object],
+        window: int,
+    ) -> None:
+        self._work, self._place, self._window = work, place, window
+        self._waiting = [_Waiting(job) for job in jobs]
+        self._workers: list[_Worker[Job, Answer]] = []
+        self.failures: list[str] = []
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._waiting) or any(worker.current for worker in self._workers)
+
+    def employ(self, processes: int) -> None:
+        """Give every worker a job, as long as there are any."""
+        self._workers = [worker for worker in self._workers if worker.alive]
+        while self._waiting:
+            idle = next((worker for worker in self._workers if worker.current is None), None)
+            if idle is None:
+                if len(self._workers) == processes:
+                    return
+                idle = _Worker(self._work)
+                self._workers.append(idle)
+            waiting = self._take(idle.place)
+            idle.begin(waiting, self._place(waiting.job))
+
+    def wait(self) -> list[_Worker[Job, Answer]]:
+        """Return workers that have answered or died, at least one."""
+        busy = {worker.connection: worker for worker in self._workers if worker.current is not None}
+        return [busy[connection] for connection in wait(list(busy)) if connection in busy]
+
+    def take_in(
+        self, worker: _Worker[Job, Answer], largest_gib: float
+    ) -> Iterator[tuple[Job, Answer]]:
+        """Yield a worker's answer, or put its job back, or note its failure."""
+        done = worker.current
+        assert done is not None
+        outcome = worker.finish(largest_gib)
+        if outcome.died and done.tries < TRIES:
+            self._waiting.insert(0, done)
+        elif outcome.error:
+            self.failures.append(f'{done.job}\n{outcome.error}')
+            if len(self.failures) == MOST_FAILURES:
+                raise self.error()
+        else:
+            yield done.job, cast('Answer', outcome.answer)
+
+    def error(self) -> SafeVlaError:
+        return SafeVlaError(f'{len(self.failures)} jobs failed; the first was {self.failures[0]}')
+
+    def end(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+
+    def _take(self, at: object) -> _Waiting[Job]:
+        for index, one in enumerate(self._waiting[: self._window]):
+            if self._place(one.job) == at:
+                return self._waiting.pop(index)
+        return self._waiting.pop(0)
+
+
 class _Worker(Generic[Job, Answer]):
     """One process, from this side."""
 
@@ -113,7 +178,8 @@ class _Worker(Generic[Job, Answer]):
         context = multiprocessing.get_context('spawn')
         self._here, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, work), daemon=True)
-        self._process.start()
+        with _deaf_to_interrupts():
+            self._process.start()
         there.close()
         self.current: _Waiting[Job] | None = None
         self.place: object = None
@@ -123,25 +189,23 @@ class _Worker(Generic[Job, Answer]):
     def connection(self) -> Connection:
         return self._here
 
-    def begin(self, waiting: _Waiting[Job], place: Callable[[Job], object]) -> None:
-        self.current, self.place = waiting, place(waiting.job)
+    def begin(self, waiting: _Waiting[Job], place: object) -> None:
+        self.current, self.place = waiting, place
+        waiting.tries += 1
         with suppress(BrokenPipeError):  # then ``finish`` finds the end of the file
             self._here.send(waiting.job)
 
-    def finish(self, largest_gib: float) -> Answer | None:
-        """Take the answer; None if the process has ended instead."""
+    def finish(self, largest_gib: float) -> _Outcome:
+        """Take the answer; a worker that has died, or holds too much, is not used again."""
         self.current = None
         try:
             answer, error, resident_gib = self._here.recv()
         except (EOFError, ConnectionResetError):
             self.kill()
-            return None
-        if error:
-            raise SafeVlaError(error)
+            return _Outcome(error=f'its process ended {TRIES} times', died=True)
         if resident_gib > largest_gib:
             self.kill()
-        result: Answer = answer
-        return result
+        return _Outcome(answer, error)
 
     def kill(self) -> None:
         self.alive = False
@@ -153,25 +217,20 @@ class _Worker(Generic[Job, Answer]):
             self._process.join()
 
 
-def _take(
-    waiting: list[_Waiting[Job]],
-    at: object,
-    place: Callable[[Job], object],
-    window: int,
-) -> _Waiting[Job]:
-    for index, one in enumerate(waiting[:window]):
-        if place(one.job) == at:
-            return waiting.pop(index)
-    return waiting.pop(0)
-
-
-def _answered(workers: Sequence[_Worker[Job, Answer]]) -> list[_Worker[Job, Answer]]:
-    busy = {worker.connection: worker for worker in workers if worker.current is not None}
-    return [busy[connection] for connection in wait(list(busy)) if connection in busy]
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let a process that is started now ignore Ctrl-C: the parent says when it is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when it is over
     use_one_thread()
     while True:
         try:
@@ -183,7 +242,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
         except BrokenPipeError:
             return
         except Exception:
-            connection.send((None, f'{job}\n{traceback.format_exc()}', 0.0))
+            connection.send((None, traceback.format_exc(), 0.0))
 
 
 def _resident_gib() -> float:

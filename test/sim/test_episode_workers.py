@@ -6,7 +6,7 @@ import pytest
 from warm_work import Job, work
 
 from safe_vla_ros.errors import SafeVlaError
-from safe_vla_ros.sim.episode_workers import default_processes, run_warm
+from safe_vla_ros.sim.episode_workers import MOST_FAILURES, default_processes, run_warm
 
 
 def place(job):
@@ -36,9 +36,18 @@ def test_a_worker_that_holds_too_much_is_replaced():
     assert len({pid for _, (pid, _) in answers}) == 2
 
 
-def test_an_error_ends_the_run_and_names_the_job():
-    with pytest.raises(SafeVlaError, match=r'number=7[\s\S]*the bowl is upside down'):
-        run([Job('a', 7, 'fail')])
+def test_a_job_that_fails_is_named_at_the_end_and_the_others_run():
+    answered = []
+    running = run_warm([Job('a', 7, 'fail'), Job('a', 8)], work, processes=1, place=place)
+    with pytest.raises(SafeVlaError, match=r'1 jobs failed[\s\S]*number=7[\s\S]*upside down'):
+        answered.extend(job.number for job, _ in running)
+    assert answered == [8]
+
+
+def test_when_everything_fails_the_run_ends_early():
+    jobs = [*(Job('a', number, 'fail') for number in range(MOST_FAILURES)), Job('a', 99)]
+    with pytest.raises(SafeVlaError, match=f'{MOST_FAILURES} jobs failed'):
+        run(jobs)
 
 
 def test_a_job_whose_process_dies_is_tried_again(tmp_path):
