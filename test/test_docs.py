@@ -140,6 +140,8 @@ def test_the_table_of_parameters_is_the_one_that_the_node_declares():
 
 
 ROBOTS = ('openvla_oft_libero', 'openvla_bridge')
+OTHER_ROBOTS = ('pi05_libero', 'cogact_bridge')
+"""Told by how they differ from ``ROBOTS``, one from each."""
 
 
 def lines_of(content, prefix=''):
@@ -150,15 +152,33 @@ def lines_of(content, prefix=''):
             yield f'{prefix}{key}', value
 
 
-def test_every_line_of_the_example_robots_is_explained():
-    shown = between(DOCS / 'robots.md', 'robots')
+def robot_lines(robot):
+    content = yaml.safe_load((ROOT / 'config' / f'{robot}.yaml').read_text(encoding='utf-8'))
+    return dict(lines_of(content['/**']['ros__parameters']))
+
+
+def robot_table(name, column):
+    """Return the values of one column by line, without empty cells."""
+    shown = between(DOCS / 'robots.md', name)
     rows = [[cell.strip() for cell in row.split('|')[1:-1]] for row in shown.splitlines()[2:]]
     assert all(len(row) == 4 and len(row[3]) > 5 for row in rows)
-    for column, robot in enumerate(ROBOTS, start=1):
-        content = yaml.safe_load((ROOT / 'config' / f'{robot}.yaml').read_text(encoding='utf-8'))
-        expected = dict(lines_of(content['/**']['ros__parameters']))
-        told = {row[0].strip('`'): yaml.safe_load(row[column]) for row in rows if row[column]}
-        assert told == expected
+    return {row[0].strip('`'): yaml.safe_load(row[column]) for row in rows if row[column]}
+
+
+@pytest.mark.parametrize(('column', 'robot'), enumerate(ROBOTS, start=1))
+def test_every_line_of_the_example_robots_is_explained(column, robot):
+    assert robot_table('robots', column) == robot_lines(robot)
+
+
+@pytest.mark.parametrize(('column', 'robot'), enumerate(OTHER_ROBOTS, start=1))
+def test_every_difference_of_the_other_example_robots_is_explained(column, robot):
+    first, second = robot_lines(ROBOTS[column - 1]), robot_lines(robot)
+    expected = {
+        line: second.get(line, 'absent')
+        for line in {**first, **second}
+        if first.get(line) != second.get(line)
+    }
+    assert robot_table('other robots', column) == expected
 
 
 @pytest.mark.parametrize(
