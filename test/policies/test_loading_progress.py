@@ -39,5 +39,5 @@ def test_what_the_listener_raises_ends_the_load(checkpoint):
 
 def test_a_policy_that_is_read_in_one_piece_says_when_it_is_there():
     shares = []
-    load(find_share('models') / 'mini_metaworld', golden_settings(), shares.append)
+    load(find_share('models') / 'mini_libero', golden_settings(), shares.append)
     assert shares == [1.0]
