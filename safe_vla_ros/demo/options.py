@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REAL_TIME_FACTOR = 0.5
-"""What two cores keep up with: robot, cameras, policy and node."""
+"""Leaves robot, cameras, policy and node room on two cores."""
 
 
 @dataclass(frozen=True)
