@@ -13,6 +13,7 @@ from node_fakes import KeptChunks
 from pi_checkpoints import GOLDEN, PROPRIO, read_inputs, unpack_pi
 from sensor_msgs.msg import Image, JointState
 from test_replay_parity import CAMERAS as REPLAYED_CAMERAS
+from test_replay_parity import GRIPPER_JOINTS as REPLAYED_JOINTS
 from test_replay_parity import SETS, compare_with_replay
 
 from safe_vla_ros.policies.action_noise import NoisyEpisode
@@ -165,7 +166,7 @@ def test_replay_gives_the_actions_of_the_live_node_with_the_noise_of_its_seed(
         **{
             'pruning.method': 'safe',
             'proprio.layout': list(PROPRIO),
-            'gripper.joint_names': ['gripper_left', 'gripper_right'],
+            'gripper.joint_names': list(REPLAYED_JOINTS),
         },
     )
 
