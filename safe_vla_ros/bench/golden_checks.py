@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,17 +63,24 @@ def difference(got: Values, expected: Values) -> float:
     return float(np.abs(ours[known] - theirs[known]).max(initial=0.0))
 
 
-class _Ledger:
+class Ledger:
     """Collects the worst difference of every quantity that the set has."""
 
     def __init__(self) -> None:
         self.checks: dict[str, Check] = {}
 
     def add(self, name: str, limit: float, step: int, got: Values, expected: Values) -> None:
+        """Compare one quantity at one step."""
         worst = difference(got, expected)
         known = self.checks.get(name)
         if known is None or worst > known.worst:
             self.checks[name] = Check(name, limit, worst, step)
+
+
+def check_files(folder: Path, digests: Mapping[str, str]) -> Iterator[Check]:
+    """Check that files are those that the set was made with; nothing without digests."""
+    if digests:
+        yield Check('checkpoint.files', EXACT, float(len(changed_files(folder, digests))), 0)
 
 
 def check_set(golden: GoldenSet) -> Iterator[Check]:
@@ -89,8 +96,7 @@ def check_set(golden: GoldenSet) -> Iterator[Check]:
         SafeVlaError: The set or its checkpoint cannot be used.
     """
     with unpacked(golden) as checkpoint:
-        if 'sha256' in golden.meta:
-            yield Check('checkpoint.files', EXACT, float(len(changed_files(golden, checkpoint))), 0)
+        yield from check_files(checkpoint, golden.meta.get('sha256', {}))
         yield from _check_vanilla(golden, checkpoint)
         yield from _check_pruned(golden, checkpoint, 'safepruner_paper')
     if (golden.path / BUGCASE).is_dir():
@@ -99,7 +105,7 @@ def check_set(golden: GoldenSet) -> Iterator[Check]:
 
 
 def _check_vanilla(golden: GoldenSet, checkpoint: Path) -> Iterator[Check]:
-    ledger = _Ledger()
+    ledger = Ledger()
     expected = golden.expected('vanilla.npz')
     runner = GoldenRunner(golden, checkpoint, action_slice='shifted')
     model = runner.model
@@ -133,7 +139,7 @@ def _check_vanilla(golden: GoldenSet, checkpoint: Path) -> Iterator[Check]:
     yield from ledger.checks.values()
 
 
-def _check_debug(golden: GoldenSet, runner: GoldenRunner, ledger: _Ledger) -> None:
+def _check_debug(golden: GoldenSet, runner: GoldenRunner, ledger: Ledger) -> None:
     """Compare the towers and the decoder's input of step 0."""
     expected = golden.expected('debug.npz')
     model = runner.model
@@ -155,7 +161,7 @@ def _check_debug(golden: GoldenSet, runner: GoldenRunner, ledger: _Ledger) -> No
 
 
 def _check_pruned(golden: GoldenSet, checkpoint: Path, sequence: str) -> Iterator[Check]:
-    ledger = _Ledger()
+    ledger = Ledger()
     expected = golden.expected(f'{sequence}.npz')
     runner = GoldenRunner(golden, checkpoint, action_slice='shifted')
     episode = EpisodeState()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from safe_vla_ros.bench.golden_checks import EXACT, INPUTS, Check, Values, _Ledger
+from safe_vla_ros.bench.golden_checks import EXACT, INPUTS, Check, Ledger, Values, check_files
 from safe_vla_ros.bench.golden_pruner import ToldPruner
-from safe_vla_ros.bench.golden_set import Arrays, GoldenSetError, read_arrays, unpacked_parts
+from safe_vla_ros.bench.golden_set import (
+    Arrays,
+    GoldenSetError,
+    layer_outputs,
+    read_arrays,
+    unpacked_parts,
+)
 from safe_vla_ros.policies import cogact
 from safe_vla_ros.policies.action_noise import NoisyEpisode
 from safe_vla_ros.policies.cogact_config import CogActOptions, open_cogact, read_sizes
@@ -64,9 +68,9 @@ def check_set(path: Path, meta: dict[str, Any]) -> Iterator[Check]:
     """
     arrays = {name: read_arrays(path / f'{name}.npz') for name in _FILES}
     with unpacked_parts(path) as unpacked:
-        yield from _changed_files(unpacked / 'checkpoint', meta)
+        yield from check_files(unpacked / 'checkpoint', meta.get('sha256_unpacked', {}))
         runner = _Runner(unpacked / 'checkpoint', meta, arrays['inputs'])
-        ledger = _Ledger()
+        ledger = Ledger()
         for step in range(runner.steps):
             _check_full(runner, arrays['full'], ledger, step)
             _check_pruned(runner, arrays['pruned'], ledger, step, meta['K'])
@@ -74,16 +78,6 @@ def check_set(path: Path, meta: dict[str, Any]) -> Iterator[Check]:
         yield from ledger.checks.values()
         untouched = set(arrays['full']) - {name.partition('.')[2] for name in ledger.checks}
         yield Check('full.compared', EXACT, float(len(untouched)), 0)
-
-
-def _changed_files(checkpoint: Path, meta: dict[str, Any]) -> Iterator[Check]:
-    digests: dict[str, str] = meta.get('sha256_unpacked', {})
-    changed = sum(
-        hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() != digest
-        for name, digest in digests.items()
-    )
-    if digests:
-        yield Check('checkpoint.files', EXACT, float(changed), 0)
 
 
 class _Runner:
@@ -141,7 +135,7 @@ class _Runner:
         )
 
 
-def _check_full(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int) -> None:
+def _check_full(runner: _Runner, expected: Arrays, ledger: Ledger, step: int) -> None:
     def add(name: str, limit: float, got: Values) -> None:
         if name in expected:
             ledger.add(f'full.{name}', limit, step, got, expected[name][step])
@@ -162,7 +156,7 @@ def _check_full(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int) -
 
     asked = ToldPruner(taps={layer: Tap('action') for layer in range(layers)})
     steps: list[DenoisedStep] = []
-    with _layer_outputs(network.decoder) as outputs:
+    with layer_outputs(network.decoder) as outputs:
         prediction = runner.predict(step, asked, steps)
     for layer, output in enumerate(outputs):
         add(f'hidden_{layer}', STATES, _padded(output[0].numpy(), length))
@@ -189,9 +183,7 @@ def _check_full(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int) -
     add('actions_nocfg', ACTIONS, runner.normalizers.unnormalize(prediction.actions))
 
 
-def _check_pruned(
-    runner: _Runner, expected: Arrays, ledger: _Ledger, step: int, layer: int
-) -> None:
+def _check_pruned(runner: _Runner, expected: Arrays, ledger: Ledger, step: int, layer: int) -> None:
     for name in sorted(key for key in expected if key.startswith('kept_')):
         number = name.removeprefix('kept_')
         kept = torch.from_numpy(expected[name][step].astype(np.int64))
@@ -208,7 +200,7 @@ def _check_pruned(
                 ledger.add(f'pruned.{key}', limit, step, got, expected[key][step])
 
 
-def _check_ensembles(expected: Arrays, ledger: _Ledger) -> None:
+def _check_ensembles(expected: Arrays, ledger: Ledger) -> None:
     """Play the set's own actions, a new chunk after every action, as the published policy does."""
     for name in sorted(key for key in expected if key.startswith('ensembled_h')):
         played = _play(expected['actions'], int(name.removeprefix('ensembled_h')))
@@ -230,22 +222,6 @@ def _play(chunks: Float64Array, horizon: int) -> Iterator[Float64Array]:
         )
         opening = player.opening() or 0.0
         yield np.append(player.next_twist(_PERIOD_S) * _PERIOD_S, opening)
-
-
-@contextmanager
-def _layer_outputs(decoder: Any) -> Iterator[list[torch.Tensor]]:
-    """Collect the output of every decoder layer, in the order in which they run."""
-    outputs: list[torch.Tensor] = []
-
-    def note(module: object, given: object, output: Any) -> None:  # noqa: ARG001
-        outputs.append(output[0] if isinstance(output, tuple) else output)
-
-    handles = [layer.register_forward_hook(note) for layer in decoder.layers]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _by_layer(pruner: ToldPruner) -> NDArray[Any]:

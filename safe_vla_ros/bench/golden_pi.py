@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from safe_vla_ros.bench.golden_checks import EXACT, INPUTS, Check, Values, _Ledger
+from safe_vla_ros.bench.golden_checks import EXACT, INPUTS, Check, Ledger, Values, check_files
 from safe_vla_ros.bench.golden_pruner import ToldPruner
-from safe_vla_ros.bench.golden_set import Arrays, GoldenSetError, read_arrays, unpacked_parts
+from safe_vla_ros.bench.golden_set import (
+    Arrays,
+    GoldenSetError,
+    layer_outputs,
+    read_arrays,
+    unpacked_parts,
+)
 from safe_vla_ros.policies.action_expert import DenoisedStep, Taps
 from safe_vla_ros.policies.action_noise import NoisyEpisode
 from safe_vla_ros.policies.attention import SaliencyTap
@@ -57,8 +61,8 @@ def check_set(path: Path, meta: dict[str, Any]) -> Iterator[Check]:
     parts = [_CHECKPOINT, _TOKENIZER, *([_OPENPI] if openpi else [])]
     arrays = {name: read_arrays(path / f'{name}.npz') for name in ('inputs', 'full', 'pruned')}
     with unpacked_parts(path, parts) as unpacked:
-        yield from _changed_files(unpacked, meta)
-        ledger = _Ledger()
+        yield from check_files(unpacked, _digests(unpacked, meta))
+        ledger = Ledger()
         runner = _Runner(unpacked / _CHECKPOINT, meta, arrays['inputs'])
         for step in range(runner.steps):
             _check_full(runner, arrays['full'], ledger, step)
@@ -76,17 +80,12 @@ def check_set(path: Path, meta: dict[str, Any]) -> Iterator[Check]:
             yield Check(f'{name}.compared', EXACT, float(len(set(arrays[name]) - done)), 0)
 
 
-def _changed_files(unpacked: Path, meta: dict[str, Any]) -> Iterator[Check]:
+def _digests(unpacked: Path, meta: dict[str, Any]) -> dict[str, str]:
     digests = {f'{_CHECKPOINT}/{name}': d for name, d in meta.get('sha256_unpacked', {}).items()}
     digest = meta.get('openpi', {}).get('sha256_model_safetensors')
     if digest and (unpacked / _OPENPI).is_dir():
         digests[f'{_OPENPI}/model.safetensors'] = digest
-    changed = sum(
-        hashlib.sha256((unpacked / name).read_bytes()).hexdigest() != digest
-        for name, digest in digests.items()
-    )
-    if digests:
-        yield Check('checkpoint.files', EXACT, float(changed), 0)
+    return digests
 
 
 class _Runner:
@@ -230,7 +229,7 @@ def _by_row(probabilities: torch.Tensor, columns: slice) -> torch.Tensor:
     return probabilities[..., columns].mean(dim=0)
 
 
-def _check_full(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int) -> None:
+def _check_full(runner: _Runner, expected: Arrays, ledger: Ledger, step: int) -> None:
     add = _adder('full', expected, ledger, step)
     directory, model = runner.directory, runner.model
     network, rows = model.network, runner.rows(step)
@@ -250,9 +249,9 @@ def _check_full(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int) -
     shallow = runner.pruning_layer - 1
     told = ToldPruner(taps={shallow: Tap(LAST_ROW)})
     note = _PrefixCache()
-    with _prefix_outputs(network.decoder) as outputs:
+    with layer_outputs(network.decoder) as outputs:
         prediction = runner.predict(step, told, steps, read=_both(attention, note))
-    for layer, values in enumerate(outputs):
+    for layer, values in enumerate(output[0].numpy() for output in outputs):
         add(f'prefix_hidden_{layer}', STATES, spread(values))
     add('prefix_final_norm', STATES, spread(prediction.output.hidden[0].numpy()))
     for layer, (keys, values) in enumerate(note.stored()):
@@ -306,7 +305,7 @@ def _check_denoising(
     add('actions', ACTIONS, actions)
 
 
-def _check_pruned(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int) -> None:
+def _check_pruned(runner: _Runner, expected: Arrays, ledger: Ledger, step: int) -> None:
     network, rows = runner.model.network, runner.rows(step)
     length = len(runner.slots) * runner.tokens + runner.encoder.length
     everything, total = len(runner.slots) * runner.tokens, len(runner.visual)
@@ -317,7 +316,7 @@ def _check_pruned(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int)
         steps: list[DenoisedStep] = []
         attention = _ExpertAttention([last], (runner.directory.num_steps - 1,))
         told = ToldPruner(kept=kept, layer=runner.pruning_layer)
-        with _prefix_outputs(network.decoder) as outputs:
+        with layer_outputs(network.decoder) as outputs:
             prediction = runner.predict(step, told, steps, read=attention)
         output = prediction.output
         plain = _adder('pruned', expected, ledger, step)
@@ -330,7 +329,11 @@ def _check_pruned(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int)
         add('kept', EXACT, runner.visual[output.kept.numpy()])
         went_on = rows[output.positions.numpy()]
         layer = len(outputs) - 1
-        add(f'prefix_hidden_{layer}', STATES, _spread(outputs[layer], went_on, length, np.nan))
+        add(
+            f'prefix_hidden_{layer}',
+            STATES,
+            _spread(outputs[layer][0].numpy(), went_on, length, np.nan),
+        )
         seen = np.zeros((runner.model.chunk_size, everything))
         action_rows = network.expert.action_rows(runner.model.chunk_size)
         seen[:, runner.visual] = attention.answers(last, total)[0][action_rows]
@@ -338,7 +341,7 @@ def _check_pruned(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int)
         _check_denoising(runner, add, steps, prediction)
 
 
-def _check_openpi(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int) -> None:
+def _check_openpi(runner: _Runner, expected: Arrays, ledger: Ledger, step: int) -> None:
     add = _adder('openpi', expected, ledger, step)
     length = len(runner.slots) * runner.tokens + runner.encoder.length
     _check_inputs(runner, add, step, length)
@@ -350,7 +353,7 @@ def _check_openpi(runner: _Runner, expected: Arrays, ledger: _Ledger, step: int)
         ledger.add('openpi.timesteps', EXACT, step, times, expected['timesteps'])
 
 
-def _adder(sequence: str, expected: Arrays, ledger: _Ledger, step: int) -> Add:
+def _adder(sequence: str, expected: Arrays, ledger: Ledger, step: int) -> Add:
     def add(name: str, limit: float, got: Values) -> None:
         if name in expected:
             ledger.add(f'{sequence}.{name}', limit, step, got, expected[name][step])
@@ -380,23 +383,6 @@ def _both(first: ReadAttention, second: ReadAttention) -> ReadAttention:
         return {**first(step, opened), **second(step, opened)}
 
     return read
-
-
-@contextmanager
-def _prefix_outputs(decoder: Any) -> Iterator[list[Array]]:
-    """Collect the output of every layer of the prefix, in the order in which they run."""
-    outputs: list[Array] = []
-
-    def note(module: object, given: object, output: Any) -> None:  # noqa: ARG001
-        hidden = output[0] if isinstance(output, tuple) else output
-        outputs.append(hidden[0].numpy())
-
-    handles = [layer.register_forward_hook(note) for layer in decoder.layers]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _spread(values: Array, rows: Array, length: int, filling: float) -> Array:

@@ -238,14 +238,30 @@ def _copy_plain(file: Path, target: Path) -> None:
         raise GoldenSetError(msg) from error
 
 
-def changed_files(golden: GoldenSet, checkpoint: Path) -> list[str]:
-    """Return the checkpoint files whose sha256 differs from the set's meta.json."""
+def changed_files(folder: Path, digests: Mapping[str, str]) -> list[str]:
+    """Return the files that are missing or differ from their sha256, hexadecimal by name."""
     changed = []
-    for name, digest in golden.meta.get('sha256', {}).items():
-        file = checkpoint / name
+    for name, digest in digests.items():
+        file = folder / name
         if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
             changed.append(name)
     return changed
+
+
+@contextmanager
+def layer_outputs(decoder: Any) -> Iterator[list[torch.Tensor]]:
+    """Collect the output of every decoder layer, [1, S, D], in the order in which they run."""
+    outputs: list[torch.Tensor] = []
+
+    def note(module: object, given: object, output: Any) -> None:  # noqa: ARG001
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [layer.register_forward_hook(note) for layer in decoder.layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class GoldenRunner:

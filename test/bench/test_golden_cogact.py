@@ -11,7 +11,7 @@ import pytest
 from openvla_checkpoints import GOLDEN, edit_json
 
 from safe_vla_ros.bench.golden import main
-from safe_vla_ros.bench.golden_checks import _Ledger
+from safe_vla_ros.bench.golden_checks import Ledger
 from safe_vla_ros.bench.golden_cogact import _check_ensembles, check_set
 from safe_vla_ros.policies.ddim import make_schedule
 
@@ -104,7 +104,7 @@ def test_a_wrong_setting_is_noticed(
 
 def test_an_ensemble_that_trusts_contradictions_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('safe_vla_ros.runtime.action_plan.AGREEMENT', 0.0)
-    ledger = _Ledger()
+    ledger = Ledger()
     _check_ensembles(arrays_of(SET, 'full'), ledger)
     assert [name for name, check in ledger.checks.items() if not check.passed]
 
