@@ -151,7 +151,7 @@ class MiniVla(nn.Module):
             which leave the angle between two of them as it is.
         """
         grids = self.config.grids.items()
-        patches = [image_patches(images[name][0], *grid) for name, grid in grids]
+        patches = [image_patches(images[name][0].float(), *grid) for name, grid in grids]
         widest = max(part.shape[1] for part in patches)
         return torch.cat([nn.functional.pad(p, (0, widest - p.shape[1])) for p in patches])
 
@@ -219,12 +219,9 @@ class PatchEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return visual tokens [B, (S/P)^2, D] of images uint8 or float [B, 3, S, S], 0..255."""
-        batch, channels, side, _ = images.shape
-        patch = self.patch_size
-        cells = side // patch
-        pixels = images.to(self.position.dtype).div(127.5).sub(1.0)
-        grid = pixels[:, :, : cells * patch, : cells * patch]
-        grid = grid.reshape(batch, channels, cells, patch, cells, patch)
-        patches = grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, cells**2, -1)
+        cells = images.shape[-1] // self.patch_size
+        side = cells * self.patch_size
+        pixels = images[..., :side, :side].to(self.position.dtype).div(127.5).sub(1.0)
+        patches = image_patches(pixels, cells, cells)
         tokens: Tensor = self.stem(patches)
         return tokens + self.position

@@ -1,24 +1,26 @@
-"""The pixels under each visual token, for methods that compare images."""
+"""The pixels under each visual token."""
 
 from __future__ import annotations
 
 import torch
 
 
-def image_patches(image: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Cut an image along its grid of visual tokens.
+def image_patches(images: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Cut images along their grid of visual tokens.
 
     Args:
-        image: [C, H, W], any dtype; what is left over at the right and the bottom when H or W is no
-            multiple of the grid is not seen.
+        images: [..., C, H, W], any dtype; what is left over at the right and the bottom when H or W
+            is no multiple of the grid is not seen.
         rows: Rows of the grid.
         columns: Columns.
 
     Returns:
-        float32 [rows * columns, C * (H // rows) * (W // columns)], row by row.
+        [..., rows * columns, C * (H // rows) * (W // columns)] of the same dtype, row by row.
     """
-    channels, height, width = image.shape
+    *leading, channels, height, width = images.shape
     high, wide = height // rows, width // columns
-    cut = image[:, : rows * high, : columns * wide].float()
-    split = cut.reshape(channels, rows, high, columns, wide)
-    return split.permute(1, 3, 0, 2, 4).reshape(rows * columns, channels * high * wide)
+    cut = images[..., : rows * high, : columns * wide]
+    split = cut.reshape(*leading, channels, rows, high, columns, wide)
+    # [..., C, rows, high, columns, wide] to [..., rows, columns, C, high, wide]
+    moved = split.movedim((-4, -2), (-5, -4))
+    return moved.reshape(*leading, rows * columns, channels * high * wide)

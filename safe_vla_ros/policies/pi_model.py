@@ -13,6 +13,7 @@ from safe_vla_ros.policies.action_expert import DenoisedStep, StoredPrefix, Taps
 from safe_vla_ros.policies.action_noise import NoisyEpisode
 from safe_vla_ros.policies.attention import SaliencyTap
 from safe_vla_ros.policies.decoder import DecoderOutput, OpenPass, layer_widths, run_layers
+from safe_vla_ros.policies.patches import image_patches
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import SequenceLayout, pass_macs
 
@@ -130,7 +131,7 @@ class PiModel:
                 settings=pruning,
                 stamp_s=stamp_s,
                 use_cache=True,
-                patches=lambda: _patches(pixels, network.grid),
+                patches=lambda: image_patches(pixels, network.grid, network.grid).flatten(0, 1),
                 pruner=pruner,
             )
             stored = _stored(opened, length)
@@ -219,11 +220,3 @@ def _stored(opened: OpenPass, length: int) -> StoredPrefix:
         biases=tuple(opened.biases),
         length=length,
     )
-
-
-def _patches(pixels: Tensor, grid: int) -> Tensor:
-    """Cut images [C, 3, S, S] into the patches under their tokens, [C * grid^2, 3 * p * p]."""
-    cameras, channels, size, _ = pixels.shape
-    side = size // grid
-    cut = pixels.view(cameras, channels, grid, side, grid, side)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(cameras * grid * grid, -1)

@@ -109,7 +109,7 @@ class FusedVision(nn.Module):
             float32 [C * grid * grid, P] in 0..1, camera by camera.
         """
         first = pixels[:, :3] * self.pixel_std[:, :3] + self.pixel_mean[:, :3]
-        return torch.cat([image_patches(image, self.grid, self.grid) for image in first])
+        return image_patches(first.float(), self.grid, self.grid).flatten(0, 1)
 
     def tower_features(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Return each tower's features, [C, P, width], of pixel values [C, 3 * towers, S, S]."""
