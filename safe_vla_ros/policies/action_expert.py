@@ -21,7 +21,7 @@ from transformers.models.gemma.modeling_gemma import (
     GemmaRotaryEmbedding,
 )
 
-from safe_vla_ros.policies.attention import SaliencyTap
+from safe_vla_ros.policies.attention import CACHE_ARGUMENT, SaliencyTap
 from safe_vla_ros.policies.pi_options import ADDED_TIME
 from safe_vla_ros.policies.pi_sizes import NORM_EPSILON, PiSizes
 
@@ -115,9 +115,9 @@ class ExpertLayer(nn.Module):
             normed,
             position_embeddings=rotary,
             attention_mask=mask,
-            past_key_values=stored,
             is_causal=False,
             saliency_tap=tap,
+            **{CACHE_ARGUMENT: stored},
         )
         hidden = _add(hidden, attended, gate)
         normed, gate = self.post_attention_layernorm(hidden, condition)

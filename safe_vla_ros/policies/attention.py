@@ -6,6 +6,7 @@ them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning.context import KeyValueContext
@@ -22,6 +24,10 @@ from safe_vla_ros.pruning.saliency import attention_probabilities, mean_saliency
 
 TAPPING_ATTENTION = 'safe_vla_tapping_sdpa'
 """Name of the attention function among transformers' attention implementations."""
+
+_NEW = 'cache' in inspect.signature(LlamaAttention.forward).parameters
+CACHE_ARGUMENT = 'cache' if _NEW else 'past_key_values'
+"""What this release of transformers calls the argument for keys and values (5.40 drops the old)."""
 
 
 class SaliencyTap:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from safe_vla_ros.errors import NonFiniteError
-from safe_vla_ros.policies.attention import ContextWrite, SaliencyTap
+from safe_vla_ros.policies.attention import CACHE_ARGUMENT, ContextWrite, SaliencyTap
 from safe_vla_ros.policies.pass_rows import PassRows
 from safe_vla_ros.policies.stage_timer import StageTimer
 from safe_vla_ros.pruning import (
@@ -208,11 +208,11 @@ class OpenPass:
             rows.hidden = layer(
                 rows.hidden,
                 attention_mask=rows.mask,
-                past_key_values=cache,
                 position_embeddings=rows.rotary,
                 is_causal=self._input.layout.causal,
                 saliency_tap=tap,
                 context_write=self._write(),
+                **{CACHE_ARGUMENT: cache},
             )
             self._executed.append((rows.count, rows.keys))
             self.biases.append(rows.bias)
@@ -462,7 +462,7 @@ def decode_token(
             new = cache.get_seq_length(index) + 1 - len(bias)
             bias = torch.nn.functional.pad(bias, (0, new)).to(hidden.dtype)[None, None, None]
         hidden = layer(
-            hidden, attention_mask=bias, past_key_values=cache, position_embeddings=rotary
+            hidden, attention_mask=bias, position_embeddings=rotary, **{CACHE_ARGUMENT: cache}
         )
     return decoder.norm(hidden)  # type: ignore[no-any-return]
 

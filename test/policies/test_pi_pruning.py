@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from safe_vla_ros.bench.golden_pruner import ToldPruner
 from safe_vla_ros.errors import NonFiniteError
 from safe_vla_ros.policies.action_expert import StoredPrefix
+from safe_vla_ros.policies.attention import CACHE_ARGUMENT
 from safe_vla_ros.policies.decoder import layer_widths
 from safe_vla_ros.pruning import PRUNER_NAMES, Tap, layer_macs
 from safe_vla_ros.types import PruningSettings
@@ -55,7 +56,7 @@ def masked_run(loaded, kept, step=0):
         hidden = layer(
             hidden,
             attention_mask=mask,
-            past_key_values=cache,
+            **{CACHE_ARGUMENT: cache},
             position_embeddings=rotary,
             is_causal=False,
         )
