@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import json
 import os
+import zlib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies import find_policy
 from safe_vla_ros.runtime.parameters import PARAMETERS
 from safe_vla_ros.sim.evaluate import EpisodeJob, EpisodeSummary
+from safe_vla_ros.whole_files import written_whole
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,31 +33,39 @@ class EpisodeJournal:
     """Appends episodes to a file and knows those that it holds.
 
     An episode is found by everything that its outcome depends on but the code: policy, settings,
-    scene, seeds, sentence and disturbance. So the same episode in two stages runs once.
+    scene, seeds, sentence and disturbance. So the same episode in two stages runs once. An archive
+    is a compressed copy to pass on; its episodes count as run.
 
     Attributes:
         path: The file.
         repaired: Whether its last line was only half there and was taken off.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, archive: Path | None = None) -> None:
         """Open or begin a file; others cannot write to it meanwhile.
 
+        Args:
+            path: The file.
+            read_only: Only look into it, also while another run writes to it.
+            archive: Of ``write_archive``; need not exist yet.
+
         Raises:
-            SafeVlaError: Another process writes to it, or it holds something else.
+            SafeVlaError: Another process writes to it, or one of them holds something else.
         """
         self.path = path
         self.repaired = False
         self._lines: dict[str, dict[str, Any]] = {}
+        if archive is not None and archive.exists():
+            self._read(_unpacked(archive), archive)
         if read_only:
             self._file = None
-            self._read(path.read_bytes() if path.exists() else b'')
+            self._read(path.read_bytes() if path.exists() else b'', path)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open('ab')
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            whole = self._read(path.read_bytes())
+            whole = self._read(path.read_bytes(), path)
         except BlockingIOError:
             self._file.close()
             msg = f'another run writes to {path}; end it first, or use another --out'
@@ -105,7 +116,18 @@ class EpisodeJournal:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _read(self, content: bytes) -> int:
+    def write_archive(self, archive: Path) -> None:
+        """Write all episodes that it holds into one compressed file, the same bytes every time.
+
+        Raises:
+            OSError: It cannot be written; what was there stays.
+        """
+        lines = b''.join(json.dumps(line).encode() + b'\n' for line in self._lines.values())
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(archive) as partial:
+            partial.write_bytes(gzip.compress(lines, mtime=0))
+
+    def _read(self, content: bytes, path: Path) -> int:
         whole = content.rfind(b'\n') + 1
         self.repaired = whole != len(content)
         number = 0
@@ -115,9 +137,17 @@ class EpisodeJournal:
                 line = json.loads(text)
                 self._lines[line['key']] = line
         except (ValueError, KeyError, TypeError):
-            msg = f'{self.path}: line {number} is not an episode; use another --out'
+            msg = f'{path}: line {number} is not an episode; use another --out'
             raise SafeVlaError(msg) from None
         return whole
+
+
+def _unpacked(archive: Path) -> bytes:
+    try:
+        return gzip.decompress(archive.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        msg = f'{archive} is not a whole archive of episodes; delete it or name another one'
+        raise SafeVlaError(msg) from None
 
 
 def episode_key(job: EpisodeJob, policy_digest: str) -> str:

@@ -58,6 +58,8 @@ examples:
   nohup python -m safe_vla_ros.bench.success --plan docs/study/plan.yaml --out out/study &
   python -m safe_vla_ros.bench.success --plan docs/study/plan.yaml --out out/study --count
   python -m safe_vla_ros.bench.success --plan docs/study/plan.yaml --out out/study --report
+  python -m safe_vla_ros.bench.success --plan docs/study/plan.yaml --out out/study --report \\
+      --archive docs/study/episodes.jsonl.gz
   python -m safe_vla_ros.bench.success --table out/study/finalists.json
 
 In --out: episodes.jsonl, and for every stage STAGE.json, STAGE.md and STAGE.png."""
@@ -68,12 +70,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     plan = _plan(options)
     journal_path = options.out / JOURNAL
     only_read = options.count or options.report
-    with EpisodeJournal(journal_path, read_only=only_read) as journal:
+    with EpisodeJournal(journal_path, read_only=only_read, archive=options.archive) as journal:
         if journal.repaired:
             console.print(f'{journal_path}: the last line was half written and is taken off')
         runner = StageRunner(plan, journal)
         if options.count:
             return _count(plan, runner, options, console)
+        status = 0
         try:
             for stage in plan.stages:
                 if options.report:
@@ -86,8 +89,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
                 f'\ninterrupted: {journal_path} holds {len(journal)} episodes. '
                 'The same command goes on from there; --report shows what there is.'
             )
-            return INTERRUPTED
-    return 0
+            status = INTERRUPTED
+        if options.archive is not None:
+            journal.write_archive(options.archive)
+            console.print(f'wrote {options.archive}, {len(journal)} episodes')
+    return status
 
 
 def _plan(options: argparse.Namespace) -> Plan:
@@ -203,6 +209,12 @@ def _parser() -> argparse.ArgumentParser:
         help='processes (default: one per core that has memory, here %(default)s)',
     )
     add('--count', action='store_true', help='run nothing; say how much there is to do')
+    add(
+        '--archive',
+        type=Path,
+        metavar='FILE.jsonl.gz',
+        help='compressed episodes: those in it are not run again; all are in it afterwards',
+    )
     add('--report', action='store_true', help='run nothing; write the reports of what there is')
     add('--table', nargs='+', type=Path, metavar='JSON', help='print the Markdown of reports')
     one = parser.add_argument_group('without a plan')

@@ -71,6 +71,34 @@ def test_a_line_that_was_half_written_is_taken_off(tmp_path):
         assert (journal.find('one'), journal.find('three')) == (summary(), summary())
 
 
+def test_an_archive_holds_what_was_run_elsewhere(tmp_path):
+    archive = tmp_path / 'episodes.jsonl.gz'
+    with EpisodeJournal(tmp_path / 'here' / 'episodes.jsonl', archive=archive) as journal:
+        journal.add('one', summary(), code='c')
+        journal.write_archive(archive)
+    first = archive.read_bytes()
+    with EpisodeJournal(tmp_path / 'there' / 'episodes.jsonl', archive=archive) as journal:
+        assert journal.find('one') == summary()
+        journal.write_archive(archive)
+        assert archive.read_bytes() == first
+        journal.add('two', summary(success=False), code='d')
+        journal.write_archive(archive)
+    with EpisodeJournal(tmp_path / 'x', read_only=True, archive=archive) as journal:
+        assert [journal.code_of(key) for key in ('one', 'two')] == ['c', 'd']
+
+
+def test_a_broken_archive_is_named_and_left_alone(tmp_path):
+    archive = tmp_path / 'episodes.jsonl.gz'
+    with EpisodeJournal(tmp_path / 'episodes.jsonl') as journal:
+        journal.add('one', summary(), code='c')
+        journal.write_archive(archive)
+    half = archive.read_bytes()[:-10]
+    archive.write_bytes(half)
+    with pytest.raises(SafeVlaError, match=r'episodes\.jsonl\.gz is not a whole archive'):
+        EpisodeJournal(tmp_path / 'another' / 'episodes.jsonl', archive=archive)
+    assert archive.read_bytes() == half
+
+
 def test_only_one_run_writes_to_a_file(tmp_path):
     path = tmp_path / 'episodes.jsonl'
     with EpisodeJournal(path), pytest.raises(SafeVlaError, match='another run writes to'):
