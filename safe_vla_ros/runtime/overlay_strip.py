@@ -67,21 +67,26 @@ class StripFacts:
     def test(self) -> str:
         """What decided whether this is a key step, in words."""
         if self.residual is not None:
-            text = f'residual {self.residual:.2f}'
+            text = f'residual {self.residual:.3g}'
             if not self.max_staleness:
                 return text
             relation = '>' if self.residual > self.max_staleness else '<='
-            return f'{text} {relation} {self.max_staleness:.2f}'
+            return f'{text} {relation} {self.max_staleness:.3g}'
+        if self.similarity is None and self.oldest is not None:
+            return 'nothing stored' if self.key_step else 'no limit'
         if self.similarity is None:
-            return 'no forecast' if self.oldest is None else 'nothing stored'
+            return 'no forecast'
         relation = '<' if self.similarity < self.threshold else '>='
         return f'kappa {self.similarity:.2f} {relation} {self.threshold:.2f}'
 
     @property
     def gauge(self) -> tuple[float, float] | None:
-        """The number that decides and its limit; None where nothing is compared."""
+        """The number that decides and its limit on a scale 0..1; None where nothing is compared.
+
+        A residual has its limit in the middle: tau is often near 0.
+        """
         if self.residual is not None:
-            return (self.residual, self.max_staleness) if self.max_staleness else None
+            return (self.residual / self.max_staleness / 2, 0.5) if self.max_staleness else None
         return None if self.similarity is None else (self.similarity, self.threshold)
 
 
@@ -165,7 +170,7 @@ def _put(
 
 
 def _gauge(strip: UInt8Array, measured: float, limit: float) -> None:
-    """Draw kappa or the residual as a bar from 0 to 1 with a mark at gamma or tau."""
+    """Draw what was measured as a bar from 0 to 1 with a mark at its limit."""
     height, width = strip.shape[:2]
     margin = _margin(width)
     top, bottom = margin, height - 2 * margin

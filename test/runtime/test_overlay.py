@@ -278,12 +278,16 @@ def test_a_stale_token_is_the_darker_the_older_it_is_and_never_as_dark_as_a_drop
 def test_the_strip_of_a_method_that_renews_speaks_of_renewed_tokens_their_age_and_the_residual():
     facts = make_facts(**RENEWED, residual=0.07)
     assert facts.tokens == 'renewed 49/196, all 61/245, oldest 7'
-    assert facts.test == 'residual 0.07 <= 0.10'
-    assert facts.gauge == (0.07, 0.1)
-    assert replace(facts, residual=0.2).test == 'residual 0.20 > 0.10'
+    assert facts.test == 'residual 0.07 <= 0.1'
+    assert facts.gauge == pytest.approx((0.35, 0.5))
+    assert replace(facts, residual=0.2).test == 'residual 0.2 > 0.1'
+    small = replace(facts, residual=0.01324, max_staleness=0.0101)
+    assert small.test == 'residual 0.0132 > 0.0101'
+    assert small.gauge == pytest.approx((0.655, 0.5), abs=1e-3)
     off = replace(facts, max_staleness=0.0)
     assert (off.test, off.gauge) == ('residual 0.07', None)
-    assert replace(facts, residual=None, oldest=0).test == 'nothing stored'
+    assert replace(facts, residual=None, oldest=0, key_step=True).test == 'nothing stored'
+    assert replace(facts, residual=None, key_step=False).test == 'no limit'
 
 
 def test_the_strip_of_a_method_that_drops_speaks_of_kept_tokens_and_kappa():
