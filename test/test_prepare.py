@@ -83,7 +83,7 @@ def test_a_full_disk_is_told_before_anything_is_installed(prepare, monkeypatch, 
     monkeypatch.setattr(prepare.subprocess, 'Popen', lambda *_, **__: pytest.fail('installed'))
     with pytest.raises(SystemExit):
         prepare.pip_install(tmp_path / '.venv', 'demo')
-    assert 'has 1.0 GB left, and installing needs 4.5 GB' in capsys.readouterr().out
+    assert 'has 1.0 GB left, and installing needs 4.8 GB' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('has_it', [True, False])

@@ -42,7 +42,7 @@ SYSTEM_LIBRARIES = {
 """What MuJoCo renders with, and what OpenCV needs, by Debian package."""
 GL_DRIVERS = ('libEGL_mesa.so.0', 'libEGL_nvidia.so.0')
 GL_DRIVER_PACKAGES = ('libegl-mesa0', 'libgl1-mesa-dri')
-VENV_GB = 3.5
+VENV_GB = 3.8
 """What a venv takes on the disk, gigabytes."""
 
 WHILE_INSTALLING_GB = 1.0
