@@ -8,6 +8,30 @@ from contextlib import contextmanager
 
 import pytest
 
+TIMED = ('ros', 'faults', 'launch', 'demo', 'fuzz')
+"""Folders of tests that wait for DDS, clocks or other processes, and need the machine alone."""
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        '--timed',
+        choices=['only', 'none'],
+        help=f'take only, or none of, the tests that need the machine alone: {", ".join(TIMED)}',
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    choice = config.getoption('--timed')
+    if choice is None:
+        return
+    root = config.rootpath / 'test'
+    sorted_out = {True: [], False: []}
+    for item in items:
+        timed = item.path.relative_to(root).parts[0] in TIMED
+        sorted_out[timed == (choice == 'only')].append(item)
+    items[:] = sorted_out[True]
+    config.hook.pytest_deselected(items=sorted_out[False])
+
 
 @pytest.fixture
 def small_files():
