@@ -25,7 +25,7 @@ SPEEDS_M_S = (0.1, 0.25, 0.4)
 """Largest speeds that the soak sets."""
 
 PARAMETERS = {
-    'pruning.method': ('safe', 'none', 'fastv', 'random'),
+    'pruning.method': ('safe', 'refresh', 'none', 'vla_cache', 'fastv', 'random'),
     'pruning.keep_ratio': (0.1, 0.25, 0.5, 1.0),
     'blending': ('none', 'crossfade', 'ensemble', 'cogact_ensemble'),
     'max_linear_speed': SPEEDS_M_S,
