@@ -119,9 +119,25 @@ def test_the_index_lists_every_page():
     assert '](docs/README.md)' in read(README)
 
 
+def test_the_table_of_success_is_the_one_that_was_measured():
+    measured = json.loads(read(DOCS / 'study' / 'official.json'))['conditions'][0]['variants']
+    rows = table_after(README, '### Success')
+    assert [label.strip('`') for label, *_ in rows] == list(measured)
+    for label, *cells in rows:
+        figures = measured[label.strip('`')]['all']
+        told = [float(number) for cell in cells for number in re.findall(r'[\d.]+', cell)]
+        shares = [
+            figures['success_rate'],
+            *figures['success_interval_95'],
+            figures['full_pass_share'],
+            figures['decoder_macs_share'],
+        ]
+        assert told == [round(100 * share, 1) for share in shares]
+
+
 def test_the_table_of_latency_is_the_one_that_was_measured():
     measured = json.loads(read(DOCS / 'latency.json'))['methods']
-    for label, *cells in table_after(README, '## Results'):
+    for label, *cells in table_after(README, '### Latency'):
         figures = next(v for k, v in measured.items() if k.split('@')[0] == label.strip('`'))
         mean, faster, full, macs = (float(re.findall(r'[\d.]+', cell)[0]) for cell in cells)
         assert mean == round(figures['mean_ms'], 1)
