@@ -176,12 +176,12 @@ def robot_table(name, column):
     return {row[0].strip('`'): yaml.safe_load(row[column]) for row in rows if row[column]}
 
 
-@pytest.mark.parametrize(('column', 'robot'), enumerate(ROBOTS, start=1))
+@pytest.mark.parametrize(('column', 'robot'), list(enumerate(ROBOTS, start=1)))
 def test_every_line_of_the_example_robots_is_explained(column, robot):
     assert robot_table('robots', column) == robot_lines(robot)
 
 
-@pytest.mark.parametrize(('column', 'robot'), enumerate(OTHER_ROBOTS, start=1))
+@pytest.mark.parametrize(('column', 'robot'), list(enumerate(OTHER_ROBOTS, start=1)))
 def test_every_difference_of_the_other_example_robots_is_explained(column, robot):
     first, second = robot_lines(ROBOTS[column - 1]), robot_lines(robot)
     expected = {

@@ -156,7 +156,8 @@ def test_the_committed_plan_holds_what_was_asked():
     assert len(finalists.scenes) == 300
     assert {v.keep_ratio for v in finalists.variants} == {None, 0.25, 0.0625}
     assert finalists.goals[0].margin_points == 3
-    assert len(stages['official'].scenes) == 50 * len(plan.stages[0].tasks)
+    assert len(stages['language'].scenes) == 50 * len(stages['language'].tasks)
+    assert len(stages['official'].scenes) == 20 * len(stages['official'].tasks)
 
 
 def test_no_scene_of_the_committed_plan_is_used_twice():
