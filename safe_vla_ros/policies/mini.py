@@ -18,6 +18,7 @@ from safe_vla_ros.policies.decoder import run_decoder
 from safe_vla_ros.policies.device import choose_device, choose_dtype
 from safe_vla_ros.policies.image_preparation import ImagePreparation
 from safe_vla_ros.policies.mini_model import MiniConfig, MiniVla
+from safe_vla_ros.policies.observation_parts import proprio_vector
 from safe_vla_ros.policies.pruning_record import make_record
 from safe_vla_ros.policies.spec import (
     LARGEST_CHUNK,
@@ -287,13 +288,7 @@ class MiniPolicy:
             prepare = ImagePreparation.of(self._settings, size, _resize)
             image = _channels_first(prepare(observation.images[name]))
             images[model_name] = torch.from_numpy(image)[None]
-        proprio = observation.proprio
-        if proprio is None or proprio.shape != (self._config.proprio_dim,):
-            got = 'none' if proprio is None else list(proprio.shape)
-            msg = (
-                f'the policy takes {self._config.proprio_dim} numbers of proprioception, got {got}'
-            )
-            raise ObservationError(msg)
+        proprio = proprio_vector(observation, self._config.proprio_dim)
         return images, torch.from_numpy(proprio).float()[None]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safe_vla_ros.errors import CheckpointError, ObservationError
+from safe_vla_ros.policies.observation_parts import check_finite
 from safe_vla_ros.types import BoolArray, Float64Array
 
 Normalization = Literal['bounds', 'bounds_q99']
@@ -151,8 +152,6 @@ def normalize_proprio(proprio: Float64Array, bounds: Bounds) -> Float64Array:
     if proprio.shape != bounds.low.shape:
         msg = f'proprioception has {proprio.size} values; the checkpoint takes {len(bounds)}'
         raise ObservationError(msg)
-    if not np.isfinite(proprio).all():
-        msg = f'proprioception holds {proprio[~np.isfinite(proprio)][0]}; allowed are finite values'
-        raise ObservationError(msg)
+    check_finite(proprio)
     scaled = 2.0 * (proprio - bounds.low) / (bounds.high - bounds.low + _EPSILON) - 1.0
     return np.where(bounds.mask, np.clip(scaled, -1.0, 1.0), proprio)

@@ -21,6 +21,7 @@ from safe_vla_ros.policies.normalization import (
     read_bounds,
     unnormalize_actions,
 )
+from safe_vla_ros.policies.observation_parts import camera_images
 from safe_vla_ros.policies.openvla_network import OpenVlaNetwork
 from safe_vla_ros.policies.prompt import PromptEncoder
 from safe_vla_ros.policies.pruning_record import make_record
@@ -217,13 +218,8 @@ class OpenVlaPolicy:
         return to_chunk(actions, self._settings, record)
 
     def _images(self, observation: Observation) -> torch.Tensor:
-        missing = [name for name in self._settings.cameras if name not in observation.images]
-        if missing:
-            got = ', '.join(observation.images) or 'none'
-            msg = f'the observation lacks the cameras {", ".join(missing)}; it has {got}'
-            raise ObservationError(msg)
-        images = [self._prepare(observation.images[name]) for name in self._settings.cameras]
-        return torch.from_numpy(np.stack(images))
+        images = camera_images(observation, self._settings.cameras)
+        return torch.from_numpy(np.stack([self._prepare(image) for image in images]))
 
     def _proprio(self, observation: Observation) -> torch.Tensor | None:
         bounds = self._normalizers.proprio

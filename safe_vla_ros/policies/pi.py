@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from safe_vla_ros.errors import CheckpointError, ObservationError
+from safe_vla_ros.errors import CheckpointError
 from safe_vla_ros.policies.action_noise import NoisyEpisode
 from safe_vla_ros.policies.actions import to_chunk
 from safe_vla_ros.policies.device import choose_device, choose_dtype
 from safe_vla_ros.policies.image_preparation import ImagePreparation
+from safe_vla_ros.policies.observation_parts import camera_images, check_finite, proprio_vector
 from safe_vla_ros.policies.packed_linear import pack_for_cpu
 from safe_vla_ros.policies.pi_directory import PiDirectory, open_directory
 from safe_vla_ros.policies.pi_images import fit_image
@@ -203,31 +204,20 @@ class PiPolicy:
             raise CheckpointError(msg)
 
     def _images(self, observation: Observation) -> list[torch.Tensor]:
-        names, options = self._settings.cameras, self._options
-        missing = [name for name in names if name not in observation.images]
-        if missing:
-            got = ', '.join(observation.images) or 'none'
-            msg = f'the observation lacks the cameras {", ".join(missing)}; it has {got}'
-            raise ObservationError(msg)
+        options = self._options
         return [
             fit_image(
-                self._prepare(observation.images[name]),
+                self._prepare(image),
                 self._size,
                 resize=str(options.image_resize),
                 padding=options.image_padding,
             )
-            for name in names
+            for image in camera_images(observation, self._settings.cameras)
         ]
 
     def _state(self, observation: Observation) -> Float64Array:
-        state, wanted = observation.proprio, len(self._facts.state)
-        if state is None or state.shape != (wanted,):
-            got = 'none' if state is None else list(state.shape)
-            msg = f'the policy takes {wanted} numbers of proprioception, got {got}'
-            raise ObservationError(msg)
-        if not np.isfinite(state).all():
-            msg = f'proprioception holds {state[~np.isfinite(state)][0]}; allowed are finite values'
-            raise ObservationError(msg)
+        state = proprio_vector(observation, len(self._facts.state))
+        check_finite(state)
         return state
 
 
