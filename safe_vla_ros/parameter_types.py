@@ -52,6 +52,8 @@ class Parameter:
         range_note: What the range is when it depends on the policy or on other parameters.
         optional: Whether it may stay unset when neither the user nor the policy gives it.
         after: Name of the parameter that it follows in the table; empty for the order of fields.
+        own_over: Name of an earlier parameter, a number, that the policy's own value may depend on:
+            it is then a mapping from values of that one to values of this one.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Parameter:
     range_note: str = ''
     optional: bool = False
     after: str = ''
+    own_over: str = ''
 
     @property
     def is_array(self) -> bool:

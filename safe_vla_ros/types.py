@@ -252,6 +252,7 @@ class PruningSettings:
             'pruning.max_staleness',
             'Tau of refresh, the residual above which all tokens are computed. 0: never by this.',
             own='pruning.max_staleness',
+            own_over='pruning.keep_ratio',
             minimum=0.0,
             maximum=1.0,
             change=Change.DYNAMIC,

@@ -29,6 +29,19 @@ _CODE = ('types.py', 'layer_plan.py', 'policies', 'pruning', 'runtime', 'sim')
 _NOT_WEIGHTS = {'README.md', 'policy.yaml'}
 """Files of a policy that it does not depend on, or only through the settings."""
 
+_OF_REFRESH = frozenset(
+    f'pruning.{name}'
+    for name in (
+        'max_staleness',
+        'saliency_layers',
+        'age_weight',
+        'refresh_score',
+        'change_per_camera',
+        'forecast_moved',
+    )
+)
+"""Settings that no other method reads."""
+
 
 class EpisodeJournal:
     """Appends episodes to a file and knows those that it holds.
@@ -162,7 +175,10 @@ def episode_key(job: EpisodeJob, policy_digest: str) -> str:
     settings = {
         name: value
         for name, value in job.settings.values.items()
-        if name in PARAMETERS and name != 'policy' and value != PARAMETERS[name].default
+        if name in PARAMETERS
+        and name != 'policy'
+        and value != PARAMETERS[name].default
+        and _counts(name, pruning.method)
     }
     facts = {
         'policy': policy_digest,
@@ -179,6 +195,13 @@ def episode_key(job: EpisodeJob, policy_digest: str) -> str:
         'compare': job.compare,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _counts(name: str, method: str) -> bool:
+    """Tell whether the outcome can depend on a parameter with this method."""
+    if method == 'none':
+        return not name.startswith('pruning.') or name == 'pruning.method'
+    return method == 'refresh' or name not in _OF_REFRESH
 
 
 def digest_policy(reference: str) -> str:

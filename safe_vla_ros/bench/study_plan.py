@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ With the other sentence success is that the other bowl is placed.
 """
 
 UNPRUNED = 'none'
+ALL_SCENES = sys.maxsize
 OWN_KEYS = ('full_pass_share', 'same_full_passes_as', 'same_macs_as', 'latency')
 """What a variant may say beside parameters; see ``Variant``."""
 
@@ -141,7 +143,9 @@ class Stage:
         conditions: Under which conditions, every one with every variant.
         candidate: Label, without its keep ratio, of the variants that are compared with those of
             other methods and with ablations of their own; may be empty.
-        action_error: Whether to measure it.
+        ablations_of: Label, likewise, of the variants that the ablations are compared with; empty
+            for the candidate.
+        action_error: On how many scenes, from the first, it is measured.
         goals: What is to be shown.
     """
 
@@ -153,7 +157,8 @@ class Stage:
     variants: tuple[Variant, ...]
     conditions: tuple[Condition, ...] = (Condition(),)
     candidate: str = ''
-    action_error: bool = False
+    ablations_of: str = ''
+    action_error: int = 0
     goals: tuple[Goal, ...] = ()
 
     @property
@@ -295,6 +300,7 @@ def read_stage(name: str, content: Mapping[str, Any], tasks: tuple[str, ...]) ->
         'sentences',
         'disturbances',
         'candidate',
+        'ablations_of',
         'action_error',
         'goals',
     )
@@ -321,7 +327,8 @@ def read_stage(name: str, content: Mapping[str, Any], tasks: tuple[str, ...]) ->
         variants=variants,
         conditions=tuple(_conditions(content, tasks, where)),
         candidate=str(content.get('candidate', '')),
-        action_error=bool(content.get('action_error', False)),
+        ablations_of=str(content.get('ablations_of', '')),
+        action_error=_scenes_with_error(content.get('action_error', False), where),
         goals=tuple(_goal(goal, where) for goal in content.get('goals', ())),
     )
     for label in {label for goal in stage.goals for label in (goal.variant, goal.than) if label}:
@@ -351,6 +358,16 @@ def _conditions(
     return [
         Condition(sentence, disturbance) for disturbance in disturbances for sentence in sentences
     ]
+
+
+def _scenes_with_error(value: object, where: str) -> int:
+    if isinstance(value, bool):
+        return ALL_SCENES if value else 0
+    if isinstance(value, int) and value >= 0:
+        return value
+    raise PlanError(
+        f'{where}: action_error must be true, false or a number of scenes, got {value!r}'
+    )
 
 
 def _goal(content: object, where: str) -> Goal:

@@ -145,12 +145,12 @@ def _report_condition(result: StageResult, condition: Condition) -> dict[str, An
     if unpruned is not None:
         others = [v.label for v in stage.variants if v.label != unpruned]
         report['against_unpruned'] = _family(by_variant, [(unpruned, label) for label in others])
-    candidates = [v for v in stage.variants if v.label.partition('@')[0] == stage.candidate]
-    for name, others_of in (
-        ('candidate_against_rivals', _rivals),
-        ('candidate_against_ablations', _ablations),
+    for name, candidate, others_of in (
+        ('candidate_against_rivals', stage.candidate, _rivals),
+        ('candidate_against_ablations', stage.ablations_of or stage.candidate, _ablations),
     ):
-        pairs = [(other.label, own.label) for own in candidates for other in others_of(stage, own)]
+        own = [v for v in stage.variants if v.label.partition('@')[0] == candidate]
+        pairs = [(other.label, one.label) for one in own for other in others_of(stage, one)]
         if pairs:
             report[name] = _family(by_variant, pairs)
     return report

@@ -158,17 +158,18 @@ class StageRunner:
     def _cells(self, stage: Stage, wave: Iterable[Variant]) -> list[Cell]:
         settings = {variant.label: self._settings(stage, variant) for variant in wave}
         cells = []
-        for scene in stage.scenes:
+        for index, scene in enumerate(stage.scenes):
             for condition in stage.conditions:
                 for variant in wave:
-                    job = self._job(stage, scene, condition, variant, settings[variant.label])
+                    job = self._job(scene, condition, variant, settings[variant.label])
+                    if index < stage.action_error and variant.method != UNPRUNED:
+                        job = replace(job, compare=True)
                     key = episode_key(job, self._digest)
                     cells.append(Cell(variant.label, condition, scene, job, key))
         return cells
 
     def _job(
         self,
-        stage: Stage,
         scene: Scene,
         condition: Condition,
         variant: Variant,
@@ -186,7 +187,6 @@ class StageRunner:
             latency_seed=own_seed + LATENCY_STEP * variant.latency,
             told='' if condition.sentence == BLANK else None,
             disturbance=condition.disturbance,
-            compare=stage.action_error and variant.method != UNPRUNED,
         )
 
     def _settings(self, stage: Stage, variant: Variant) -> Resolved:

@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from safe_vla_ros.errors import ParameterError
 from safe_vla_ros.parameter_types import (
     LARGEST_INT,
@@ -123,7 +125,7 @@ def resolve(
     given = check_values(values)
     merged: dict[str, Any] = {}
     for name, parameter in PARAMETERS.items():
-        merged[name] = given[name] if name in given else _own_or_default(parameter, spec)
+        merged[name] = given[name] if name in given else _own_or_default(parameter, spec, merged)
     missing = [
         name for name, value in merged.items() if value is None and not PARAMETERS[name].optional
     ]
@@ -162,13 +164,15 @@ def find_parameter(name: str) -> Parameter:
     raise ParameterError(msg)
 
 
-def _own_or_default(parameter: Parameter, spec: PolicySpec) -> Any:
+def _own_or_default(parameter: Parameter, spec: PolicySpec, merged: Mapping[str, Any]) -> Any:
     value = _own(parameter, spec)
     if value is None:
         return parameter.default
     if parameter.element_type == 'double':
         value = _with_fractions(value)
     try:
+        if parameter.own_over and isinstance(value, dict):
+            value = _at(parameter, value, merged[parameter.own_over])
         value = parameter.check(value)
     except ParameterError as error:
         msg = f'policy {spec.name}: {error}'
@@ -181,6 +185,20 @@ def _own(parameter: Parameter, spec: PolicySpec) -> Any:
         return None
     group, _, key = parameter.own.rpartition('.')
     return getattr(spec, group).get(key) if group else getattr(spec, key)
+
+
+def _at(parameter: Parameter, table: Mapping[Any, Any], place: float) -> float:
+    """Read a policy's table of values: between two places in proportion, beyond them the nearest.
+
+    Raises:
+        ParameterError: It is empty, or holds something else than allowed numbers.
+    """
+    numbers = [key for key in table if isinstance(key, int | float) and not isinstance(key, bool)]
+    if not table or len(numbers) < len(table):
+        what = f'must be a number, or map numbers for {parameter.own_over} to numbers'
+        raise parameter.error(dict(table), what)
+    checked = {float(key): parameter.check(_with_fractions(table[key])) for key in sorted(numbers)}
+    return float(np.interp(place, list(checked), list(checked.values())))
 
 
 def _with_fractions(value: Any) -> Any:

@@ -5,7 +5,8 @@ quantile so that about --share of the passes are key steps. Forecast layers and 
 whose actions are nearest to the unpruned ones.
 
 refresh: saliency layers and age weight are those whose actions are nearest to the unpruned ones
-without tau; tau is the smallest that leaves at most --full-share of the passes full.
+without tau; tau is the smallest that leaves at most --full-share of the passes full. The fewer
+tokens are renewed, the more stays stale in any scene, so every keep ratio has a tau of its own.
 
 Actions are compared on the observations of unpruned episodes, all candidates on the same ones.
 """
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from safe_vla_ros.types import PruningSettings
 
 CALIBRATION_SEED = 5_000
-METHODS = ('safe', 'refresh')
+KEEP_RATIOS = (0.5, 0.25, 0.125, 0.0625)
 AGE_WEIGHTS = (0.0, 0.03, 0.1, 0.3)
 FUSION_WEIGHTS = (0.25, 0.5, 0.75)
 RESIDUAL_QUANTILES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
@@ -116,23 +117,55 @@ def calibrate_refresh(calibration: Calibration) -> dict[str, Any]:
     """Return saliency layers, age weight and tau by name."""
     print('refresh: saliency layers and age weight, without tau')
     base = calibration.settings('refresh', max_staleness=0.0)
-    figures = calibration.compare(
-        [
-            replace(base, saliency_layers=layers, age_weight=weight)
-            for layers in deep_layers(calibration.num_layers)
-            for weight in AGE_WEIGHTS
-        ]
+    best = nearest(
+        calibration.compare(
+            [
+                replace(base, saliency_layers=layers, age_weight=weight)
+                for layers in deep_layers(calibration.num_layers)
+                for weight in AGE_WEIGHTS
+            ]
+        )
     )
-    best = nearest(figures)
-    residuals = next(one.residuals for one in figures if one.settings == best)
-    taus = sorted({round(float(tau), 4) for tau in np.quantile(residuals, RESIDUAL_QUANTILES)})
-    print('refresh: tau')
-    trials = calibration.compare([replace(best, max_staleness=tau) for tau in taus if tau > 0.0])
     return {
         'saliency_layers': list(best.saliency_layers),
         'age_weight': best.age_weight,
-        'max_staleness': smallest_tau(trials, calibration.options.full_share),
+        **_calibrate_tau(calibration, best),
     }
+
+
+def calibrate_tau(calibration: Calibration) -> dict[str, Any]:
+    """Return tau by name, with the saliency layers and the age weight of the policy."""
+    return _calibrate_tau(calibration, calibration.settings('refresh', max_staleness=0.0))
+
+
+def _calibrate_tau(calibration: Calibration, best: PruningSettings) -> dict[str, Any]:
+    ratios = sorted(set(calibration.options.keep_ratios), reverse=True)
+    print('refresh: residuals without tau')
+    free = calibration.compare([replace(best, keep_ratio=ratio) for ratio in ratios])
+    print('refresh: tau')
+    trials = calibration.compare(
+        [
+            replace(one.settings, max_staleness=tau)
+            for one in free
+            for tau in likely_taus(one.residuals)
+        ]
+    )
+    taus = {
+        ratio: smallest_tau(
+            [one for one in trials if one.settings.keep_ratio == ratio],
+            calibration.options.full_share,
+        )
+        for ratio in ratios
+    }
+    return {'max_staleness': taus}
+
+
+def likely_taus(residuals: Sequence[float]) -> list[float]:
+    """Return limits to try: quantiles of the residuals, without zero, in order."""
+    if not residuals:
+        return []
+    quantiles = np.quantile(residuals, RESIDUAL_QUANTILES)
+    return [tau for tau in sorted({round(float(tau), 4) for tau in quantiles}) if tau > 0.0]
 
 
 def deep_layers(num_layers: int) -> list[tuple[int, ...]]:
@@ -206,13 +239,17 @@ def _describe(one: ShadowFigures) -> str:
     else:
         what = (
             f'layers {list(settings.saliency_layers)}, age weight {settings.age_weight:g}, '
-            f'tau {settings.max_staleness:g}'
+            f'keep {settings.keep_ratio:g}, tau {settings.max_staleness:g}'
         )
     bias = '' if one.bias_m is None else f', bias {1e3 * one.bias_m:.3f} mm'
     return (
         f'{what}: {1e3 * one.error_m:.3f} mm and {one.error_rad:.5f} rad per action{bias}, '
         f'{one.full_pass_share:.1%} full passes, {one.macs_share:.1%} of the multiply-accumulates'
     )
+
+
+METHODS = {'safe': calibrate_safe, 'refresh': calibrate_refresh, 'tau': calibrate_tau}
+"""What can be calibrated: ``tau`` is the last step of ``refresh`` alone."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -226,7 +263,11 @@ def main(arguments: list[str] | None = None) -> None:
         '--policy', type=Path, required=True, help='policy folder; its policy.yaml is changed'
     )
     parser.add_argument(
-        '--method', nargs='+', choices=METHODS, default=METHODS, help='what to calibrate'
+        '--method',
+        nargs='+',
+        choices=tuple(METHODS),
+        default=('safe', 'refresh'),
+        help='what to calibrate; tau: the last step of refresh alone',
     )
     parser.add_argument(
         '--share', type=float, default=0.2, help='share of key steps of safe to aim for'
@@ -234,7 +275,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         '--full-share', type=float, default=0.1, help='largest share of full passes of refresh'
     )
-    parser.add_argument('--keep-ratio', type=float, default=0.25)
+    parser.add_argument(
+        '--keep-ratio', type=float, default=0.25, help='with which everything but tau is chosen'
+    )
+    parser.add_argument(
+        '--keep-ratios',
+        type=float,
+        nargs='+',
+        default=KEEP_RATIOS,
+        metavar='RATIO',
+        help='each gets a tau of its own; between them it is interpolated',
+    )
     parser.add_argument('--tasks', nargs='+', default=TASKS, metavar='TASK')
     parser.add_argument('--episodes', type=int, default=6, help='episodes per task and trial')
     parser.add_argument('--trials', type=int, default=4, help='steps of the bisection for gamma')
@@ -245,7 +296,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     calibration = Calibration(options)
     for method in options.method:
-        found = (calibrate_safe if method == 'safe' else calibrate_refresh)(calibration)
+        found = METHODS[method](calibration)
         store_pruning(options.policy, found)
         text = ', '.join(f'{name} {value}' for name, value in found.items())
         print(f'wrote {text} into {options.policy / "policy.yaml"}')

@@ -136,6 +136,19 @@ def test_an_episode_is_known_by_everything_that_it_depends_on(changes):
     assert episode_key(job(**changes), 'digest') != episode_key(job(), 'digest')
 
 
+def test_settings_that_a_method_does_not_read_are_no_part_of_its_name():
+    tau = {'pruning.max_staleness': 0.5}
+    plain = {'pruning.keep_ratio': 0.5}
+    for method, same in (('safe', True), ('none', True), ('refresh', False)):
+        own = {'pruning.method': method}
+        names = [episode_key(job(values={**own, **more}), 'd') for more in ({}, tau)]
+        assert (names[0] == names[1]) == same
+    unpruned = {'pruning.method': 'none'}
+    assert episode_key(job(values=unpruned), 'd') == episode_key(
+        job(values={**unpruned, **plain}), 'd'
+    )
+
+
 def test_an_episode_is_known_by_its_policy_but_not_by_where_that_lies():
     assert episode_key(job(), 'digest') != episode_key(job(), 'other')
     assert episode_key(replace(job(), policy='elsewhere'), 'digest') == episode_key(job(), 'digest')

@@ -130,6 +130,8 @@ def test_conditions_are_sentences_and_disturbances():
         ({'disturbances': ['rain']}, "disturbance 'rain'; allowed are bowl_moved"),
         ({'tasks': ['libero_spatial/10']}, 'unknown task'),
         ({'tasks': ['libero_goal/1'], 'sentences': ['swapped']}, 'other bowl'),
+        ({'action_error': 'some'}, 'true, false or a number of scenes'),
+        ({'action_error': -1}, 'true, false or a number of scenes'),
         ({'goals': [{'variant': 'refresh'}]}, 'no variant refresh'),
         ({'goals': [{'than': 'none'}]}, 'a goal must name its variant'),
     ],

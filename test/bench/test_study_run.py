@@ -251,6 +251,27 @@ def test_action_errors_are_pooled_and_compared_by_scene(policy, workers, tmp_pat
     assert '-0.20 [' in make_markdown(report)
 
 
+def test_action_errors_are_measured_on_as_many_scenes_as_the_stage_says(policy, workers, tmp_path):
+    stage = make_stage(
+        variants=['none', 'safe'], scenes={'fresh': 5, 'first_seed': 0}, action_error=3
+    )
+    result = run(policy, tmp_path / 'e.jsonl', stage)
+    compared = [cell.job.compare for cell in result.cells if cell.variant == 'safe@0.25']
+    assert compared == [True, True, True, False, False]
+    assert not any(cell.job.compare for cell in result.cells if cell.variant == 'none')
+
+
+def test_ablations_may_be_compared_with_another_setting_of_the_candidate(policy, workers, tmp_path):
+    stage = make_stage(
+        variants=['none', 'refresh', 'bare=refresh:max_staleness=0.0', 'old=refresh:age_weight=.3'],
+        candidate='refresh',
+        ablations_of='bare',
+    )
+    condition = make_report(run(policy, tmp_path / 'e.jsonl', stage), {})['conditions'][0]
+    pairs = [(row['first'], row['second']) for row in condition['candidate_against_ablations']]
+    assert pairs == [('refresh@0.25', 'bare@0.25'), ('old@0.25', 'bare@0.25')]
+
+
 def test_ablations_are_no_rivals(policy, workers, tmp_path):
     stage = make_stage(
         variants=['none', 'safe', 'refresh', 'changed=refresh:refresh_score=change'],

@@ -74,6 +74,44 @@ def test_empty_array_means_unset():
     assert resolved.control.workspace is None
 
 
+STALENESS = {0.5: 0.01, 0.25: 0.02, 0.125: 0.06, 0.0625: 0.1}
+
+
+@pytest.mark.parametrize(
+    ('given', 'tau'),
+    [
+        ({}, 0.02),
+        ({'pruning.keep_ratio': 0.125}, 0.06),
+        ({'pruning.keep_ratio': 0.1875}, 0.04),
+        ({'pruning.keep_ratio': 0.9}, 0.01),
+        ({'pruning.keep_ratio': 0.05}, 0.1),
+        ({'pruning.keep_ratio': 0.125, 'pruning.max_staleness': 0.5}, 0.5),
+    ],
+)
+def test_a_policy_may_have_another_tau_for_every_keep_ratio(given, tau):
+    spec = dataclasses.replace(SPEC, pruning={'layer': 2, 'max_staleness': STALENESS})
+    assert resolve(given, spec).pruning.max_staleness == pytest.approx(tau)
+
+
+@pytest.mark.parametrize('table', [{}, {'quarter': 0.1}, {0.25: 'much'}, {0.25: True}])
+def test_a_table_without_numbers_is_refused(table):
+    spec = dataclasses.replace(SPEC, pruning={'layer': 2, 'max_staleness': table})
+    with pytest.raises(ParameterError, match=r'policy model: pruning\.max_staleness'):
+        resolve({}, spec)
+
+
+def test_a_value_of_a_table_must_be_allowed():
+    spec = dataclasses.replace(SPEC, pruning={'layer': 2, 'max_staleness': {0.25: 2.0}})
+    with pytest.raises(ParameterError, match=r'policy model: pruning\.max_staleness = 2'):
+        resolve({}, spec)
+
+
+def test_only_some_values_may_be_tables():
+    spec = dataclasses.replace(SPEC, pruning={'layer': 2, 'refresh_threshold': {0.25: 0.5}})
+    with pytest.raises(ParameterError, match=r'policy model: pruning\.refresh_threshold'):
+        resolve({}, spec)
+
+
 def test_whatever_policy_and_user_leave_out_is_named_at_once():
     bare = PolicySpec('bare', 'openvla_oft', ('cam',), 1, 8, 32, unnorm_keys=('a', 'b'))
     with pytest.raises(ParameterError) as caught:

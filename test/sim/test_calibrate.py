@@ -8,7 +8,7 @@ import yaml
 
 from safe_vla_ros.runtime.pruning_totals import PrunedPass, PruningTotals
 from safe_vla_ros.sim import calibrate
-from safe_vla_ros.sim.calibrate import deep_layers, nearest, smallest_tau
+from safe_vla_ros.sim.calibrate import deep_layers, likely_taus, nearest, smallest_tau
 from safe_vla_ros.sim.evaluate import EpisodeSummary
 from safe_vla_ros.sim.expert_policy import EXPERT_SPEC
 from safe_vla_ros.sim.policy_file import write_policy_file
@@ -119,7 +119,27 @@ def test_what_is_calibrated_stands_in_the_policy_file(tmp_path, monkeypatch, cap
     assert 0.5 < pruning['refresh_threshold'] <= 0.6
     assert pruning['forecast_layers'] == pruning['saliency_layers'] == [4, 5, 6, 7]
     assert (pruning['fusion_weight'], pruning['age_weight']) == (0.5, 0.1)
-    assert pruning['max_staleness'] == pytest.approx(0.901, abs=2e-3)
+    assert list(pruning['max_staleness']) == [0.5, 0.25, 0.125, 0.0625]
+    assert list(pruning['max_staleness'].values()) == pytest.approx([0.901] * 4, abs=2e-3)
     told = capsys.readouterr().out
-    assert 'layers [4, 5, 6, 7], age weight 0.1, tau 0: 0.000 mm' in told
+    assert 'layers [4, 5, 6, 7], age weight 0.1, keep 0.25, tau 0: 0.000 mm' in told
     assert 'wrote saliency_layers [4, 5, 6, 7], age_weight 0.1' in told
+
+
+def test_tau_alone_leaves_the_rest_of_the_policy_file(tmp_path, monkeypatch):
+    write_policy_file(tmp_path)
+    monkeypatch.setattr(calibrate, 'read_spec', lambda _: replace(EXPERT_SPEC, num_layers=8))
+    monkeypatch.setattr(calibrate, 'run_jobs', fake_run_jobs)
+    before = yaml.safe_load((tmp_path / 'policy.yaml').read_text())
+
+    arguments = ['--method', 'tau', '--keep-ratios', '0.125', '0.25', '--jobs', '3']
+    calibrate.main(['--policy', str(tmp_path), *arguments])
+
+    after = yaml.safe_load((tmp_path / 'policy.yaml').read_text())
+    assert list(after['pruning'].pop('max_staleness')) == [0.25, 0.125]
+    assert after == before
+
+
+def test_a_policy_whose_tokens_never_change_gets_no_tau():
+    assert likely_taus([0.0] * 10) == []
+    assert likely_taus([]) == []
