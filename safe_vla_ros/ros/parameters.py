@@ -241,7 +241,9 @@ class NodeParameters:
         for change in changes:
             self.refusals.pop(change.name, None)
         if resolved is not None:
-            self._in_force = resolved
+            before, self._in_force = self._in_force, resolved
+            if before is not None:
+                self._fill_in(resolved, before)
             self._tell_without_effect(resolved)
             self._on_change(resolved)
 
@@ -249,7 +251,8 @@ class NodeParameters:
         for sentence in without_effect(self._explicit, resolved.pruning.method):
             self._node.get_logger().warning(sentence)
 
-    def _fill_in(self, resolved: Resolved) -> None:
+    def _fill_in(self, resolved: Resolved, before: Resolved | None = None) -> None:
+        """Show the policy's own values; with ``before`` those that have changed since."""
         shown = [
             RosParameter(
                 name, _ROS_TYPES[parameter.type], list(value) if parameter.is_array else value
@@ -258,7 +261,10 @@ class NodeParameters:
             if (value := resolved.values[name]) is not None
             and name not in self._explicit
             and parameter.change is not Change.READ_ONLY
+            and (before is None or value != before.values[name])
         ]
+        if not shown:
+            return
         self._filling = True
         try:
             self._node.set_parameters_atomically(shown)

@@ -34,7 +34,7 @@ SPEC = PolicySpec(
     gripper_closed_value=-1.0,
     gripper_joint_names=('finger',),
     limits={'max_linear_accel': 2.0},
-    pruning={'layer': 2, 'refresh_threshold': 0.6},
+    pruning={'layer': 2, 'refresh_threshold': 0.6, 'max_staleness': {0.25: 0.02, 0.5: 0.01}},
 )
 
 

@@ -121,6 +121,18 @@ def test_good_combination_takes_effect_whole_while_moving(bench, robot):
     robot.next('twist', lambda m: m.twist.linear.x > 0.06)
 
 
+def test_a_value_of_the_policy_follows_what_it_depends_on(bench, robot):
+    assert robot.transition('configure')
+    assert robot.get('pruning.max_staleness') == [0.02]
+    assert robot.set_atomically(pruning__keep_ratio=0.5).successful
+    assert robot.get('pruning.max_staleness') == [0.01]
+    assert robot.transition('activate')
+    robot.move()
+    assert bench.policy.prunings[-1].max_staleness == 0.01
+    assert robot.set_one_by_one(pruning__keep_ratio=0.25)[0].successful
+    assert robot.get('pruning.keep_ratio', 'pruning.max_staleness') == [0.25, 0.02]
+
+
 def test_workspace_takes_away_the_outward_motion_only(robot):
     robot.start_moving()
     box = {'workspace_min': [-1.0, -1.0, -1.0], 'workspace_max': [0.4, 1.0, 1.0]}
