@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import contextmanager
@@ -17,7 +18,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a path to write to; the file takes its own name when the block ends without an error.
 
     After an error nothing is left: what lies there may have filled the disk.
+
+    Raises:
+        OSError: A directory or a device has that name; it stays.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, 'not a regular file', str(path))
     partial = path.with_name(path.name + '.partial')
     try:
         yield partial
