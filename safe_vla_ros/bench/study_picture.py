@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from safe_vla_ros.bench.study_plan import UNPRUNED
+from safe_vla_ros.bench.study_report import STUDY_ONLY
 from safe_vla_ros.whole_files import written_whole
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ MARKERS = 'osD^vPX*<>p'
 def draw_pareto(report: Mapping[str, Any], path: Path, *, condition: int = 0) -> None:
     """Draw one condition of a report.
 
-    Every variant is a point with the 95 % interval of its success. Variants of one method that
-    differ in what they keep are joined. To the upper left is better.
+    Every method is a point with the 95 % interval of its success; where a method ran with several
+    keep ratios, its points are joined. To the upper left is better.
 
     Args:
         report: Of ``study_report.make_report``.
@@ -35,9 +36,8 @@ def draw_pareto(report: Mapping[str, Any], path: Path, *, condition: int = 0) ->
 
     rows = report['conditions'][condition]['variants']
     whole = _unpruned_macs_per_s(rows)
-    groups: dict[str, list[str]] = {}
-    for label in rows:
-        groups.setdefault(label.partition('@')[0], []).append(label)
+    groups = drawn(report)
+    ratios = {label.partition('@')[2] for labels in groups.values() for label in labels} - {''}
     figure, axes = plt.subplots(figsize=(9.0, 5.2), constrained_layout=True)
     count = 0
     for group, labels in groups.items():
@@ -65,13 +65,13 @@ def draw_pareto(report: Mapping[str, Any], path: Path, *, condition: int = 0) ->
             linewidth=1.2,
             elinewidth=0.9,
             capsize=2.5,
-            label=group.replace('_', ' '),
+            label=group,
         )
         for (x, y, _), label in points:
-            ratio = label.partition('@')[2]
-            if ratio:
+            text = label.partition('@')[2] if len(ratios) > 1 else group
+            if text:
                 axes.annotate(
-                    ratio,
+                    text,
                     (x, y),
                     xytext=(5, 4),
                     textcoords='offset points',
@@ -89,14 +89,34 @@ def draw_pareto(report: Mapping[str, Any], path: Path, *, condition: int = 0) ->
     for side in ('top', 'right'):
         axes.spines[side].set_visible(False)
     episodes = max((row['all']['episodes'] for row in rows.values()), default=0)
+    keep = f', keep ratio {next(iter(ratios))}' if len(ratios) == 1 else ''
     axes.set_title(
-        f'{report["policy"]}, {episodes} episodes per point', fontsize=11, loc='left', pad=14
+        f'{report["policy"]}, {episodes} episodes per point{keep}', fontsize=11, loc='left', pad=14
     )
-    axes.legend(frameon=False, fontsize=9, loc='upper left', bbox_to_anchor=(1.0, 1.0))
+    if len(ratios) != 1:
+        axes.legend(frameon=False, fontsize=9, loc='upper left', bbox_to_anchor=(1.0, 1.0))
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=150)
     plt.close(figure)
+
+
+def drawn(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the labels in the picture, by label without keep ratio.
+
+    Other settings of a method that is there too, its ablations, are left out, and so is the oracle,
+    which costs more than no pruning.
+    """
+    groups: dict[str, list[str]] = {}
+    for label in report['variants']:
+        groups.setdefault(label.partition('@')[0], []).append(label)
+    methods = {group: report['variants'][labels[0]]['method'] for group, labels in groups.items()}
+    return {
+        group: labels
+        for group, labels in groups.items()
+        if methods[group] != STUDY_ONLY
+        and (methods[group] in {UNPRUNED, group} or methods[group] not in groups)
+    }
 
 
 def _unpruned_macs_per_s(rows: Mapping[str, Any]) -> float | None:

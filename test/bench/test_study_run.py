@@ -9,7 +9,7 @@ from rich.console import Console
 
 from safe_vla_ros.bench import study_run
 from safe_vla_ros.bench.episode_journal import EpisodeJournal
-from safe_vla_ros.bench.study_picture import draw_pareto
+from safe_vla_ros.bench.study_picture import draw_pareto, drawn
 from safe_vla_ros.bench.study_plan import Condition, Plan, read_stage
 from safe_vla_ros.bench.study_report import compare, make_markdown, make_report
 from safe_vla_ros.bench.study_run import StageRunner
@@ -303,6 +303,25 @@ def test_the_picture_is_drawn(policy, workers, tmp_path):
     report = make_report(run(policy, tmp_path / 'e.jsonl', stage), {'policy': 'p'})
     draw_pareto(report, tmp_path / 'pareto.png')
     assert (tmp_path / 'pareto.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_picture_leaves_out_ablations_and_the_oracle():
+    methods = {
+        'none': 'none',
+        'rarer@0.5': 'none',
+        'refresh@0.5': 'refresh',
+        'refresh@0.25': 'refresh',
+        'old@0.5': 'refresh',
+        'mine@0.5': 'safe',
+        'oracle@0.5': 'oracle',
+    }
+    report = {'variants': {label: {'method': method} for label, method in methods.items()}}
+    assert drawn(report) == {
+        'none': ['none'],
+        'rarer': ['rarer@0.5'],
+        'refresh': ['refresh@0.5', 'refresh@0.25'],
+        'mine': ['mine@0.5'],
+    }
 
 
 def test_the_command_writes_its_reports_and_goes_on_after_an_interruption(
