@@ -33,7 +33,7 @@ from safe_vla_ros.replay.replay_setup import (
 )
 from safe_vla_ros.replay.topic_routes import parse_overrides
 from safe_vla_ros.runtime.parameter_file import read_parameter_file, read_remappings
-from safe_vla_ros.runtime.parameters import PARAMETERS
+from safe_vla_ros.runtime.parameters import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -146,7 +146,8 @@ def _settings(options: argparse.Namespace) -> tuple[ReplaySettings, dict[str, Re
         values['policy'] = options.policy
     if options.instruction is not None:
         values['instruction'] = options.instruction
-    own = str(values.get('pruning.method') or PARAMETERS['pruning.method'].default)
+    spec = read_spec(policy_reference(values))
+    own = resolve(values, spec, pruner_names=PRUNER_NAMES).pruning.method
     compared = [name.strip() for name in options.compare.split(',') if name.strip()]
     settings = ReplaySettings(
         values=values,
@@ -156,7 +157,7 @@ def _settings(options: argparse.Namespace) -> tuple[ReplaySettings, dict[str, Re
         clock=options.clock,
         overlays=OverlaySettings(options.overlays, options.overlay_width),
     )
-    resolved = resolve_methods(settings, read_spec(policy_reference(values)), PRUNER_NAMES)
+    resolved = resolve_methods(settings, spec, PRUNER_NAMES)
     cameras = resolved[own].policy.cameras
     topics = parse_overrides([item for group in options.topics for item in group], cameras)
     return ReplaySettings(**{**vars(settings), 'topics': topics}), resolved

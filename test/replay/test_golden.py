@@ -31,7 +31,8 @@ TOTALS = (
 def replay(out):
     """Replay the recording and return the numbers that are compared."""
     arguments = ['--params', str(ROOT / 'config' / 'mini_libero.yaml'), '--latency', '60']
-    options = ['--compare', 'none,fastv', '--overlays', 'none', '--out', str(out)]
+    options = ['--set', 'pruning.method=safe', '--compare', 'none,fastv,refresh']
+    options += ['--overlays', 'none', '--out', str(out)]
     assert main([str(BAG), *arguments, *options]) == 0
     summary = read_summary(out)
     rows = [json.loads(line) for line in (out / 'steps.jsonl').open()]
