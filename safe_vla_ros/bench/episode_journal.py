@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safe_vla_ros
+from safe_vla_ros.bench.study_plan import UNPRUNED
 from safe_vla_ros.errors import SafeVlaError
 from safe_vla_ros.policies import find_policy
 from safe_vla_ros.runtime.parameters import PARAMETERS
@@ -199,7 +200,7 @@ def episode_key(job: EpisodeJob, policy_digest: str) -> str:
 
 def _counts(name: str, method: str) -> bool:
     """Tell whether the outcome can depend on a parameter with this method."""
-    if method == 'none':
+    if method == UNPRUNED:
         return not name.startswith('pruning.') or name == 'pruning.method'
     return method == 'refresh' or name not in _OF_REFRESH
 

@@ -48,7 +48,8 @@ class Variant:
         label: Its name in tables.
         method: The pruning method.
         parameters: Values by parameter name that stand over the policy's own.
-        full_pass_share: Share of the passes that ``random`` and ``grid`` leave unpruned.
+        full_pass_share: Share of the passes that ``random``, ``grid`` and ``vla_cache`` leave
+            unpruned.
         same_full_passes_as: Label of a variant whose share of full passes they take instead.
         same_macs_as: Label of a variant; this one infers as rarely as it must to do no more
             multiply-accumulates per second of the episode.

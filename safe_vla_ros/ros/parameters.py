@@ -241,9 +241,8 @@ class NodeParameters:
         for change in changes:
             self.refusals.pop(change.name, None)
         if resolved is not None:
-            before, self._in_force = self._in_force, resolved
-            if before is not None:
-                self._fill_in(resolved, before)
+            self._fill_in(resolved, self._in_force)
+            self._in_force = resolved
             self._tell_without_effect(resolved)
             self._on_change(resolved)
 

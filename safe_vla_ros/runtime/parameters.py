@@ -193,12 +193,12 @@ def _at(parameter: Parameter, table: Mapping[Any, Any], place: float) -> float:
     Raises:
         ParameterError: It is empty, or holds something else than allowed numbers.
     """
-    numbers = [key for key in table if isinstance(key, int | float) and not isinstance(key, bool)]
-    if not table or len(numbers) < len(table):
+    numbers = {_with_fractions(key): _with_fractions(value) for key, value in table.items()}
+    if not numbers or not all(isinstance(cell, float) for pair in numbers.items() for cell in pair):
         what = f'must be a number, or map numbers for {parameter.own_over} to numbers'
         raise parameter.error(dict(table), what)
-    checked = {float(key): parameter.check(_with_fractions(table[key])) for key in sorted(numbers)}
-    return float(np.interp(place, list(checked), list(checked.values())))
+    places = sorted(numbers)
+    return float(np.interp(place, places, [parameter.check(numbers[one]) for one in places]))
 
 
 def _with_fractions(value: Any) -> Any:

@@ -192,7 +192,6 @@ def test_ctrl_c_in_every_process_leaves_a_partial_result(
     paths = [str(robot(build(f'bag_{i}'), duration_s=20.0, state_hz=10).write()) for i in (1, 2)]
     out = tmp_path / 'out'
     arguments = [*paths, '--policy', policy, '--latency', '60', '--out', str(out)]
-    arguments += ['--set', 'pruning.method=safe']
     assert main([*arguments, '--jobs', '2']) == 130
     check_partial(out)
 

@@ -93,7 +93,9 @@ def test_a_policy_may_have_another_tau_for_every_keep_ratio(given, tau):
     assert resolve(given, spec).pruning.max_staleness == pytest.approx(tau)
 
 
-@pytest.mark.parametrize('table', [{}, {'quarter': 0.1}, {0.25: 'much'}, {0.25: True}])
+@pytest.mark.parametrize(
+    'table', [{}, {'quarter': 0.1}, {0.25: 'much'}, {0.25: True}, {0.25: None}, {10**400: 0.1}]
+)
 def test_a_table_without_numbers_is_refused(table):
     spec = dataclasses.replace(SPEC, pruning={'layer': 2, 'max_staleness': table})
     with pytest.raises(ParameterError, match=r'policy model: pruning\.max_staleness'):
